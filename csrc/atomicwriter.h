@@ -1,0 +1,377 @@
+/* atomicwriter: project a set of files into a directory, all or nothing.
+ *
+ * A payload maps relative paths to data, mode and owner. aw_write() makes the
+ * target directory show exactly that set. The layout is the one Kubernetes
+ * uses for ConfigMap and Secret volumes:
+ *
+ *   TARGET/
+ *     ..data -> ..2026_11_22_15_04_05.483920175   the live version
+ *     ..2026_11_22_15_04_05.483920175/            its files, never changed again
+ *     ..2026_11_22_14_00_00.118273645/            a retained previous version
+ *     ..lock                                      flock'ed by writers, never unlinked
+ *     podName -> ..data/podName                   visible names: first components
+ *
+ * One rename of a symbolic link over "..data" is the whole change: whoever
+ * resolves "..data" once sees the old set or the new one.
+ *
+ * WHAT IS PROMISED
+ *
+ *   G1  atomic         one resolution of "..data", one complete version
+ *   G2  all or nothing a failure before the swap leaves nothing behind
+ *   G3  committed      after the swap nothing is undone; a later error says
+ *                      committed = true, a failed tidy-up is a warning
+ *   G4  durable        AW_DURABLE: once aw_write() returns 0, the version
+ *                      survives a power cut, and so does everything it shares
+ *                      with an earlier one
+ *   G5  self-healing   every write first sweeps what a killed one left
+ *   G6  serialised     writers exclude each other with flock on "..lock"
+ *   G7  confined       nothing outside the target is created, followed, deleted
+ *   G8  exact          data, mode, uid, gid are all compared and all set
+ *   G9  snapshots      a reader's lease keeps its version from being removed
+ *   G10 compatible     whatever reads a Kubernetes volume reads this one
+ *
+ * HOW TO CALL IT
+ *
+ *   aw_error err;
+ *   aw_writer *writer = NULL;
+ *   aw_payload *payload = NULL;
+ *   aw_result result = AW_RESULT_INIT;
+ *   aw_options options = AW_OPTIONS_INIT;
+ *   aw_entry entry = AW_ENTRY_INIT;
+ *   int rc = -1;
+ *
+ *   entry.data = "hello\n";
+ *   entry.size = 6;
+ *   if (aw_payload_new(&payload, &err) == 0
+ *       && aw_payload_add(payload, "greeting", 8, &entry, &err) == 0
+ *       && aw_writer_open("/etc/app", &options, &writer, &err) == 0)
+ *       rc = aw_write(writer, payload, NULL, &result, &err);
+ *   if (rc != 0) {
+ *       char text[AW_ERROR_TEXT_MAX];
+ *       fputs(aw_error_text(&err, text, sizeof text), stderr);
+ *   }
+ *   aw_result_clear(&result);
+ *   aw_writer_close(writer);
+ *   aw_payload_free(payload);
+ *
+ * RULES THAT HOLD FOR EVERY FUNCTION
+ *
+ *   Result      0 is success, -1 is failure with *ERR filled. Out parameters
+ *               are untouched by a failure. ERR must not be NULL.
+ *   Ownership   what a function hands out is freed by the function of the same
+ *               family (…_free, …_close, …_clear), which accept NULL and
+ *               cleared objects. Strings passed in are copied unless the
+ *               comment says "borrowed".
+ *   Threads     no static state, no umask, no chdir, no signals, no fork. Any
+ *               thread may use any object, one thread at a time per object.
+ *   Descriptors every one is O_CLOEXEC and belongs to the object that made it.
+ *   Blocking    only where the comment says so.
+ */
+#ifndef ATOMICWRITER_H
+#define ATOMICWRITER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The one place where the version number stands. */
+#define AW_VERSION_STRING "0.1.0"
+
+#if defined(__GNUC__)
+#define AW_API __attribute__((visibility("default")))
+#else
+#define AW_API
+#endif
+
+/* ---- errors ------------------------------------------------------------ */
+
+typedef enum aw_code {
+    AW_OK = 0,
+    AW_E_INVALID_PAYLOAD, /* the payload breaks a rule; nothing was touched  */
+    AW_E_NO_TARGET,       /* the target is missing or is not a directory     */
+    AW_E_FOREIGN_ENTRY,   /* something that is not ours stands in the way    */
+    AW_E_LOCKED,          /* another writer held the lock until the timeout  */
+    AW_E_CHECK_FAILED,    /* the caller's check refused the staged tree      */
+    AW_E_NOT_FOUND,       /* no such version, or no such file in it          */
+    AW_E_IO               /* the system said no: see op and sys_errno        */
+} aw_code;
+
+enum {
+    AW_ERROR_PATH_MAX = 4200,
+    AW_ERROR_DETAIL_MAX = 512,
+    AW_ERROR_TEXT_MAX = 5120
+};
+
+/* What went wrong, where, and whether it has happened all the same. */
+typedef struct aw_error {
+    aw_code     code;
+    int         sys_errno;  /* 0 unless the system reported it              */
+    bool        committed;  /* readers already see the new version          */
+    const char *op;         /* the failed call, static: "renameat"; or NULL */
+    char        path[AW_ERROR_PATH_MAX];     /* the offending path, relative to
+                               the target when it lies below it; a NUL byte in
+                               it reads \0; "" when there is none           */
+    char        detail[AW_ERROR_DETAIL_MAX]; /* the reason in words, or ""  */
+} aw_error;
+
+/* The name of a code as the Lua module gives it: "invalid_payload", … ("ok"
+ * for AW_OK). A static string, never NULL. */
+AW_API const char *aw_code_name(aw_code code);
+
+/* Compose one line (no newline) for people into TEXT of SIZE bytes, cut if it
+ * is too long, control bytes escaped. Returns TEXT. Never holds file contents. */
+AW_API const char *aw_error_text(const aw_error *err, char *text, size_t size);
+
+/* ---- payload ----------------------------------------------------------- */
+
+/* For mode, uid and gid: "not given". Mode then is the writer's default_mode;
+ * an owner is the writer's uid/gid, or else what a file freshly written there
+ * gets. */
+#define AW_UNSET (-1)
+
+/* One file. Either DATA and SIZE or SOURCE, not both. */
+typedef struct aw_entry {
+    const char *data;   /* borrowed until the write returns; any bytes       */
+    size_t      size;   /* bytes in DATA                                     */
+    const char *source; /* a regular file to copy, streamed by the core;
+                           copied; relative to the working directory         */
+    int         mode;   /* 0 to 0777, or AW_UNSET                            */
+    int64_t     uid;    /* 0 to 4294967294, or AW_UNSET                      */
+    int64_t     gid;    /* likewise                                          */
+} aw_entry;
+
+#define AW_ENTRY_INIT { NULL, 0, NULL, AW_UNSET, AW_UNSET, AW_UNSET }
+
+typedef struct aw_payload aw_payload;
+
+/* An empty payload; the caller frees it with aw_payload_free(). */
+AW_API int aw_payload_new(aw_payload **payload, aw_error *err);
+
+/* Add PATH (LENGTH bytes, so that a NUL byte is noticed) with ENTRY.
+ *
+ * The path is cleaned as Go's path.Clean would ("a//b", "./a", "a/"). Refused
+ * with AW_E_INVALID_PAYLOAD: empty, ".", absolute, any ".." component, a NUL
+ * byte, a component above 255 bytes, more than 4096 bytes, a first component
+ * that begins with ".." once cleaned; a mode or an owner out of range. That
+ * two paths clash (the same once cleaned; "a" with "a/b") is found when the
+ * payload is used. A refused path leaves the payload as it was. */
+AW_API int aw_payload_add(aw_payload *payload, const char *path, size_t length,
+                          const aw_entry *entry, aw_error *err);
+
+/* The number of paths added. */
+AW_API size_t aw_payload_count(const aw_payload *payload);
+
+AW_API void aw_payload_free(aw_payload *payload);
+
+/* ---- writer ------------------------------------------------------------ */
+
+typedef enum aw_durability {
+    AW_DURABLE = 0,   /* success survives a power cut ("full" in Lua)        */
+    AW_NOT_DURABLE    /* atomic for readers, unsafe against power cuts       */
+} aw_durability;
+
+typedef struct aw_options {
+    int           default_mode;  /* of files: 0 to 0777; 0644                */
+    int           dir_mode;      /* of directories in a version and of a
+                                    created target: 0 to 0777; 0755          */
+    int64_t       uid, gid;      /* of files without one, and of directories;
+                                    AW_UNSET: what a fresh file gets         */
+    unsigned      keep;          /* previous versions retained; 1            */
+    aw_durability durability;    /* AW_DURABLE                               */
+    int64_t       lock_timeout;  /* milliseconds; 0: do not wait; 10000      */
+    bool          reuse;         /* hard-link what is unchanged; true        */
+    bool          create;        /* a missing target is made by the first
+                                    write, its parent must exist; false      */
+} aw_options;
+
+#define AW_OPTIONS_INIT \
+    { 0644, 0755, AW_UNSET, AW_UNSET, 1, AW_DURABLE, 10000, true, false }
+
+/* Versions that leases keep alive beyond options.keep. When there are more,
+ * the oldest go although somebody reads them: a stuck reader must not fill
+ * the disk. */
+enum { AW_LEASED_MAX = 16 };
+
+typedef struct aw_writer aw_writer;
+
+/* A writer for TARGET, a path to a directory; symbolic links in it are
+ * followed. AW_E_NO_TARGET if there is none and options.create is false. Makes
+ * and locks nothing yet. The path is made absolute now, so that a later chdir
+ * does not matter; each write opens it anew and checks after locking that the
+ * path still leads to what was locked. A NULL OPTIONS means the defaults;
+ * values out of range fail with AW_E_IO and EINVAL. */
+AW_API int aw_writer_open(const char *target, const aw_options *options,
+                          aw_writer **writer, aw_error *err);
+
+/* The absolute path of the target; valid until the writer is closed. */
+AW_API const char *aw_writer_target(const aw_writer *writer);
+
+AW_API void aw_writer_close(aw_writer *writer);
+
+/* A list of strings; part of aw_result, freed with it. */
+typedef struct aw_list {
+    char **items;
+    size_t count;
+} aw_list;
+
+/* What a write did, or what aw_plan() says that it would do. */
+typedef struct aw_result {
+    bool    changed;   /* a new version went live                            */
+    char   *version;   /* the live one after the call; from aw_plan() of a
+                          change: NULL, names are chosen by the write        */
+    char   *previous;  /* the one live before, if it was another; or NULL    */
+    aw_list added;     /* paths, in byte order. A directory whose mode or    */
+    aw_list updated;   /* owner differs is listed too, the version's own as  */
+    aw_list removed;   /* "."; and a directory that nothing asked for        */
+    size_t  unchanged; /* files that stay as they are                        */
+    size_t  linked;    /* of these, reused by hard link                      */
+    uint64_t bytes;    /* bytes of file data written                         */
+    aw_list warnings;  /* tidying that failed and is left to the next write  */
+} aw_result;
+
+#define AW_RESULT_INIT \
+    { false, NULL, NULL, {NULL, 0}, {NULL, 0}, {NULL, 0}, 0, 0, 0, {NULL, 0} }
+
+/* Free what RESULT holds and make it AW_RESULT_INIT again. */
+AW_API void aw_result_clear(aw_result *result);
+
+/* Asked once, when the new version is complete but not yet visible.
+ * STAGE is the absolute path of the staged tree. Return 0 to publish it, or
+ * anything else to refuse, with a reason in REASON (SIZE bytes, zeroed).
+ * The payload's data is not read any more once this is called. It must not
+ * use the writer that calls it. */
+typedef int (*aw_check_fn)(void *context, const char *stage, char *reason, size_t size);
+
+typedef struct aw_check {
+    aw_check_fn call;
+    void       *context;
+} aw_check;
+
+/* Replace everything visible in the target with PAYLOAD, all or nothing.
+ *
+ *   (1) check the payload            (8) let CHECK look at the staged tree
+ *   (2) open the target, lock it     (9) sync it
+ *   (3) read the live version       (10) add new visible names, stage ..data_tmp,
+ *   (4) sweep residue                    sync the target
+ *   (5) plan; nothing differs: stop (11) rename over ..data: the commit
+ *   (6) make the version directory  (12) sync the target
+ *   (7) fill it                     (13) drop stale visible names
+ *                                   (14) drop versions beyond keep, unleased
+ *
+ * Returns 0 and fills *RESULT (which must be AW_RESULT_INIT or cleared), or -1
+ * with *RESULT untouched. Until (11) a failure undoes everything; from then on
+ * it has err->committed set and undoes nothing. CHECK may be NULL. Borrows
+ * PAYLOAD, which can be written again. Blocks on the lock and on the disk. */
+AW_API int aw_write(aw_writer *writer, aw_payload *payload, const aw_check *check,
+                    aw_result *result, aw_error *err);
+
+/* What aw_write() would do now. Takes no lock and touches nothing. */
+AW_API int aw_plan(aw_writer *writer, aw_payload *payload, aw_result *result,
+                   aw_error *err);
+
+/* Publish the contents, modes and owners of a retained version again, as a new
+ * version: names only ever increase, so that whoever compares them sees a
+ * change. VERSION is a name from aw_versions(), or NULL for the newest retained
+ * one. AW_E_NOT_FOUND if there is none such. Otherwise as aw_write(). */
+AW_API int aw_rollback(aw_writer *writer, const char *version, aw_result *result,
+                       aw_error *err);
+
+/* Remove every retained version that nobody leases, whatever options.keep
+ * says. *REMOVED is their number. Blocks on the lock. */
+AW_API int aw_collect(aw_writer *writer, size_t *removed, aw_error *err);
+
+/* ---- versions ---------------------------------------------------------- */
+
+enum { AW_VERSION_MAX = 64 }; /* bytes of a version's name, its NUL included */
+
+typedef struct aw_version {
+    char    name[AW_VERSION_MAX];
+    int64_t time;  /* seconds since 1970 UTC, as the name has it             */
+    bool    live;
+} aw_version;
+
+/* The live version and the retained ones, newest first, as an array that the
+ * caller frees with free(); NULL and 0 when there are none. Takes no lock. */
+AW_API int aw_versions(aw_writer *writer, aw_version **versions, size_t *count,
+                       aw_error *err);
+
+/* ---- snapshots --------------------------------------------------------- */
+
+/* A consistent view: one version, held by a lease (a shared flock on its
+ * directory) until closed. Works on volumes that a kubelet writes and on
+ * read-only mounts, and needs no more than the right to read. */
+typedef struct aw_snapshot aw_snapshot;
+
+/* The live version of TARGET. AW_E_NO_TARGET: no such directory.
+ * AW_E_NOT_FOUND: no live version. AW_E_FOREIGN_ENTRY: "..data" is something
+ * else than a link to one version. Does not block. */
+AW_API int aw_snapshot_open(const char *target, aw_snapshot **snapshot, aw_error *err);
+
+/* The version's name; valid until the snapshot is closed. */
+AW_API const char *aw_snapshot_version(const aw_snapshot *snapshot);
+
+/* All of the file PATH. *DATA is freed by the caller with free(), is never
+ * NULL and has a NUL byte behind its SIZE bytes. AW_E_NOT_FOUND: no such
+ * regular file. AW_E_IO with ESTALE: the version was removed under the lease,
+ * see AW_LEASED_MAX. */
+AW_API int aw_snapshot_read(aw_snapshot *snapshot, const char *path, char **data,
+                            size_t *size, aw_error *err);
+
+/* The paths of all regular files, in byte order; cleared by the caller with
+ * aw_list_clear(). */
+AW_API int aw_snapshot_paths(aw_snapshot *snapshot, aw_list *paths, aw_error *err);
+
+AW_API void aw_list_clear(aw_list *list);
+
+typedef struct aw_stat {
+    bool     directory;
+    int      mode;      /* permission bits, 0 to 07777                       */
+    int64_t  uid, gid;
+    uint64_t size;      /* bytes                                             */
+    int64_t  mtime;     /* seconds since 1970 UTC                            */
+} aw_stat;
+
+/* About the regular file or directory PATH ("." is the version itself). */
+AW_API int aw_snapshot_stat(aw_snapshot *snapshot, const char *path, aw_stat *stat,
+                            aw_error *err);
+
+/* Whether "..data" still leads to this version. */
+AW_API int aw_snapshot_is_current(aw_snapshot *snapshot, bool *current, aw_error *err);
+
+/* Idempotent through NULL; ends the lease. */
+AW_API void aw_snapshot_close(aw_snapshot *snapshot);
+
+/* ---- watching ---------------------------------------------------------- */
+
+/* Tells of new live versions through one inotify watch on the target, which
+ * survives swaps. An overflow of the queue loses nothing: the link is read
+ * anew on every event. */
+typedef struct aw_watcher aw_watcher;
+
+/* Start watching. The version that is live now counts as seen. */
+AW_API int aw_watch_open(const char *target, aw_watcher **watcher, aw_error *err);
+
+/* Wait until the live version is another than the last one told, for TIMEOUT
+ * milliseconds (-1: for ever, 0: only look).
+ * Returns 1 with the name in VERSION, 0 when the time is over, or -1:
+ * AW_E_NO_TARGET when the target was removed or renamed away (and from then
+ * on); AW_E_IO with EINTR when a signal came, so that the caller can look at
+ * it and call again; AW_E_FOREIGN_ENTRY as for snapshots. */
+AW_API int aw_watch_wait(aw_watcher *watcher, int64_t timeout,
+                         char version[AW_VERSION_MAX], aw_error *err);
+
+/* The inotify descriptor, for poll(); it stays the watcher's. Readable means:
+ * call aw_watch_wait(watcher, 0, …). */
+AW_API int aw_watch_fd(const aw_watcher *watcher);
+
+AW_API void aw_watch_close(aw_watcher *watcher);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
