@@ -1,0 +1,128 @@
+/* aw_sys: see the header. The one file that calls the kernel. */
+#define _GNU_SOURCE
+#include "aw_sys.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+/* ---- the kernel's calls, in the shape of the table --------------------- */
+
+static int sys_openat(int dir, const char *name, int flags, mode_t mode)
+{
+    return openat(dir, name, flags | O_CLOEXEC, mode);
+}
+
+static int sys_linkat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    return linkat(from_dir, from, to_dir, to, 0);
+}
+
+static ssize_t sys_getdents(int fd, void *buffer, size_t size)
+{
+    return syscall(SYS_getdents64, fd, buffer, size);
+}
+
+static ssize_t sys_copy_file_range(int from, int to, size_t size)
+{
+    return copy_file_range(from, NULL, to, NULL, size, 0);
+}
+
+static int sys_clone_file(int from, int to)
+{
+    return ioctl(to, FICLONE, from);
+}
+
+static int sys_start_writeback(int fd)
+{
+    return sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+static int sys_inotify_init(void)
+{
+    return inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+}
+
+static int sys_poll(struct pollfd *fds, unsigned count, int timeout)
+{
+    return poll(fds, count, timeout);
+}
+
+static int sys_sleep(const struct timespec *time)
+{
+    return clock_nanosleep(CLOCK_MONOTONIC, 0, time, NULL);
+}
+
+static int sys_kernel_release(char *buffer, size_t size)
+{
+    struct utsname name;
+
+    if (uname(&name) < 0)
+        return -1;
+    snprintf(buffer, size, "%s", name.release);
+    return 0;
+}
+
+#ifndef AW_TEST
+const
+#endif
+aw_sys_table aw_sys = {
+    .openat = sys_openat,
+    .mkdirat = mkdirat,
+    .symlinkat = symlinkat,
+    .linkat = sys_linkat,
+    .renameat = renameat,
+    .unlinkat = unlinkat,
+    .readlinkat = readlinkat,
+    .fstat = fstat,
+    .fstatat = fstatat,
+    .getdents = sys_getdents,
+    .read = read,
+    .write = write,
+    .pread = pread,
+    .pwrite = pwrite,
+    .copy_file_range = sys_copy_file_range,
+    .clone_file = sys_clone_file,
+    .fchmod = fchmod,
+    .fchown = fchown,
+    .fsync = fsync,
+    .syncfs = syncfs,
+    .start_writeback = sys_start_writeback,
+    .flock = flock,
+    .inotify_init = sys_inotify_init,
+    .inotify_add_watch = inotify_add_watch,
+    .close = close,
+    .poll = sys_poll,
+    .clock_gettime = clock_gettime,
+    .sleep = sys_sleep,
+    .getcwd = getcwd,
+    .geteuid = geteuid,
+    .getegid = getegid,
+    .kernel_release = sys_kernel_release,
+};
+
+/* ---- the calls that the core makes ------------------------------------- */
+
+#define RESTARTED(type, name, parameters, arguments) \
+    type aw_sys_##name parameters \
+    { \
+        type result; \
+        do \
+            result = aw_sys.name arguments; \
+        while (result < 0 && errno == EINTR); \
+        return result; \
+    }
+AW_SYS_CALLS(RESTARTED)
+
+#define PLAIN(type, name, parameters, arguments) \
+    type aw_sys_##name parameters { return aw_sys.name arguments; }
+AW_SYS_PLAIN_CALLS(PLAIN)
