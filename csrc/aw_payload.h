@@ -1,0 +1,58 @@
+/* aw_payload: the set of files to project, checked as a whole.
+ *
+ * Built by aw_payload_add() (see the public header), or by
+ * aw_payload_from_tree() out of a version that is to be published again.
+ */
+#ifndef AW_PAYLOAD_H
+#define AW_PAYLOAD_H
+
+#include "atomicwriter.h"
+#include "aw_memory.h"
+
+typedef struct aw_item {
+    const char *path;    /* cleaned, in the arena                            */
+    size_t      length;  /* of path                                          */
+    const char *data;    /* borrowed; NULL: see source, then origin          */
+    size_t      size;    /* of data                                          */
+    const char *source;  /* in the arena, or NULL                            */
+    int         mode;    /* or AW_UNSET, as the two below                    */
+    int64_t     uid;
+    int64_t     gid;
+} aw_item;
+
+/* A directory of the version; the first one is the version's own, "". */
+typedef struct aw_folder {
+    const char *path;    /* not NUL-terminated: the beginning of an item's   */
+    size_t      length;
+    int         mode;    /* or AW_UNSET, as the two below                    */
+    int64_t     uid;
+    int64_t     gid;
+} aw_folder;
+
+struct aw_payload {
+    aw_item   *items;    /* in tree order once sealed                        */
+    size_t     count, room;
+    aw_folder *folders;  /* in tree order, filled by sealing                 */
+    size_t     folder_count, folder_room;
+    int        origin;   /* borrowed: the version directory that holds what
+                            has neither data nor source; or -1               */
+    bool       sealed;
+    aw_arena   arena;
+};
+
+/* Sort the items, refuse paths that clash, fill the folders. Idempotent. */
+int aw_payload_seal(aw_payload *payload, aw_error *err);
+
+/* Refuse paths that could not be opened below a target whose path has
+ * TARGET_LENGTH bytes: TARGET/VERSION/PATH must fit into PATH_MAX. */
+int aw_payload_fits(const aw_payload *payload, size_t target_length, aw_error *err);
+
+/* Whether NAME is the first component of a path in PAYLOAD (sealed). */
+bool aw_payload_shows(const aw_payload *payload, const char *name);
+
+/* Append an item or a folder as it is, PATH copied; for a payload that is made
+ * from a version's own listing. */
+int aw_payload_put(aw_payload *payload, const aw_item *item, aw_error *err);
+int aw_payload_put_folder(aw_payload *payload, const aw_folder *folder, aw_error *err);
+
+#endif
