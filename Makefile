@@ -1,0 +1,329 @@
+# atomicwriter: build, test and install. `make help` lists the targets.
+#
+# All products go below $(BUILD). A variant (another compiler, sanitizers,
+# coverage) is this same Makefile with another BUILD and other flags.
+
+# ---- settings ----------------------------------------------------------
+
+BUILD       ?= build
+PREFIX      ?= /usr/local
+LUA_VERSION ?= 5.4
+CFLAGS      ?= -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+LDFLAGS     ?= -Wl,-z,relro,-z,now
+# LUA=luajit          build and test for this interpreter only; the default is
+#                     Lua $(LUA_VERSION), and LuaJIT too where its headers are
+# SPEC=spec/x_spec.lua FILTER=pattern    run one spec file, or matching tests
+# WERROR=1            make warnings errors
+# V=1                 show commands, and what the tests print
+
+VERSION   := $(shell sed -n 's/^.define AW_VERSION_STRING "\(.*\)"/\1/p' csrc/atomicwriter.h)
+SOVERSION := $(firstword $(subst ., ,$(VERSION)))
+
+WARNINGS   := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(if $(WERROR),-Werror)
+AW_CFLAGS   = -std=c11 -D_POSIX_C_SOURCE=200809L -pthread -fPIC -fvisibility=hidden \
+              $(WARNINGS) -Icsrc $(CPPFLAGS) $(CFLAGS)
+AW_LDFLAGS  = -pthread $(CFLAGS) $(LDFLAGS)
+
+# A flavour is a Lua to build for, "lua5.4" or "luajit". It names the module's
+# directory, the pkg-config file and, unless LUA says another, the interpreter.
+luajit_include := $(or $(shell pkg-config --cflags-only-I luajit 2>/dev/null),\
+                       $(addprefix -I,$(wildcard /usr/include/luajit-2.1)))
+FLAVOURS := $(if $(LUA),$(if $(findstring luajit,$(LUA)),luajit,lua$(LUA_VERSION)),\
+                        lua$(LUA_VERSION) $(if $(luajit_include),luajit))
+interpreter = $(or $(LUA),$(1))
+include_of  = $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(if $(filter luajit,$(1)),$(luajit_include),\
+                $(or $(shell pkg-config --cflags-only-I $(1) 2>/dev/null),-I/usr/include/$(1))))
+lua_api_of  = $(if $(filter luajit,$(1)),5.1,$(patsubst lua%,%,$(1)))
+
+# ---- output ------------------------------------------------------------
+
+MAKEFLAGS += -r --no-print-directory
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+ifeq ($(filter-out 0,$(V)),)
+Q   := @
+say  = @printf '  %-5s %s\n' '$(1)' '$(or $(2),$@)'
+else
+export V
+endif
+
+# Make $@.new the target, unless it is the same: then nothing is rebuilt.
+keep_if_same = cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+# ---- the library and the Lua modules -----------------------------------
+
+CORE    := $(patsubst csrc/%.c,%,$(wildcard csrc/aw_*.c))
+LIB     := $(BUILD)/libatomicwriter
+SHARED  := $(LIB).so.$(VERSION)
+MODULES := $(FLAVOURS:%=$(BUILD)/%/atomicwriter/core.so)
+
+.PHONY: all
+all: $(LIB).a $(LIB).so $(BUILD)/atomicwriter.pc $(MODULES) ## build the libraries and the Lua modules (default)
+
+.PHONY: luajit
+luajit: ## build the module for LuaJIT alone
+	@$(MAKE) LUA=luajit $(BUILD)/luajit/atomicwriter/core.so
+
+# Objects depend on the flags that they were built with.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(subst ','\'',$(CC) $(AW_CFLAGS) $(AW_LDFLAGS))' >$@.new; $(keep_if_same)
+
+$(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) -MMD -MP -c -o $@ $<
+
+# The specs' build of the core, in which system calls can be replaced.
+$(BUILD)/obj-test/%.o: csrc/%.c $(BUILD)/flags
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) -DAW_TEST -MMD -MP -c -o $@ $<
+
+$(LIB).a: $(CORE:%=$(BUILD)/obj/%.o)
+$(LIB)-test.a: $(CORE:%=$(BUILD)/obj-test/%.o)
+%.a:
+	$(call say,AR)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+$(SHARED): $(CORE:%=$(BUILD)/obj/%.o)
+	$(call say,LD)
+	$(Q)$(CC) -shared -Wl,-soname,libatomicwriter.so.$(SOVERSION) -Wl,-z,defs -o $@ $^ $(AW_LDFLAGS)
+
+$(LIB).so: $(SHARED)
+	@ln -sf $(<F) $(LIB).so.$(SOVERSION)
+	@ln -sf $(<F) $@
+
+# A module contains the core but exports nothing of it. It is never linked
+# against liblua: these symbols come from the program that loads it.
+$(BUILD)/%/lua_atomicwriter.o: csrc/lua_atomicwriter.c $(BUILD)/flags
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) $(patsubst -I%,-isystem %,$(call include_of,$*)) -MMD -MP -c -o $@ $<
+
+$(BUILD)/%/atomicwriter/core.so: $(BUILD)/%/lua_atomicwriter.o $(LIB).a
+	$(call say,LD)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared -Wl,--exclude-libs,ALL -o $@ $^ $(AW_LDFLAGS)
+
+$(BUILD)/atomicwriter.pc: csrc/atomicwriter.pc.in csrc/atomicwriter.h FORCE
+	@mkdir -p $(@D)
+	@sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< >$@.new; $(keep_if_same)
+
+.PHONY: FORCE
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/spec/*/*.d)
+
+# ---- running -----------------------------------------------------------
+
+# The environment in which a flavour finds the modules of this tree.
+lua_env = env LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
+              LUA_CPATH="$(CURDIR)/$(BUILD)/$(1)/?.so;;" \
+              ATOMICWRITER_BUILD="$(CURDIR)/$(BUILD)"
+run_lua = $(call lua_env,$(1)) $(call interpreter,$(1))
+
+DEPS := spec/support/deps.sh
+
+.PHONY: deps deps-test deps-check
+deps: ## install what building and running needs (Debian, Ubuntu)
+	@$(DEPS) build
+deps-test: ## install what the tests need, too
+	@$(DEPS) build test
+deps-check: ## install what `make check`, doc and coverage need, too
+	@$(DEPS) build test check
+
+# Make again, because what was just installed changes what can be built.
+.PHONY: demo
+demo: deps ## project a payload below build/demo and show what happens
+	@$(MAKE) run-demo
+
+.PHONY: run-demo
+run-demo: $(firstword $(MODULES))
+	@$(call run_lua,$(firstword $(FLAVOURS))) examples/podinfo/podinfo.lua
+
+.PHONY: bench
+BENCHES := $(patsubst spec/bench/%.c,$(BUILD)/spec/bench/%,$(wildcard spec/bench/*.c))
+bench: all $(BENCHES) ## measure against plain C doing the same work
+	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/bench.lua
+
+# ---- tests -------------------------------------------------------------
+
+# A suite prints one line and says how many of its tests passed; `total` makes
+# several targets, adds them up and prints the sum as its last line.
+SUITES := spec/support/run_suites.sh
+tests   = $(SUITES) tests '$(BUILD)/log/$@' '$(LABEL)$(1)'
+step    = $(SUITES) step '$(BUILD)/log/$@' '$(1)'
+
+C_TESTS := $(patsubst spec/c/%.c,$(BUILD)/spec/c/%,$(wildcard spec/c/*_test.c))
+C_HELP  := $(filter-out spec/c/%_test.c,$(wildcard spec/c/*.c))
+SPECS    = $(or $(SPEC),spec)
+
+$(BUILD)/spec/c/%: spec/c/%.c $(C_HELP) $(LIB)-test.a
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) -DAW_TEST -Ispec/c -MMD -MP -MF $@.d -o $@ $(filter %.c %.a,$^) $(AW_LDFLAGS)
+
+$(BUILD)/spec/bench/%: spec/bench/%.c $(LIB).a
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) -MMD -MP -MF $@.d -o $@ $(filter %.c %.a,$^) $(AW_LDFLAGS)
+
+TEST_FLAVOURS := $(if $(LUA),$(FLAVOURS),lua$(LUA_VERSION) luajit)
+TESTS := $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%)
+
+.PHONY: test
+test: deps-test ## install what is needed, build, run all tests (SPEC=, FILTER=)
+	+@MAKE='$(MAKE)' $(SUITES) total $(TESTS)
+
+.PHONY: test-c
+test-c: $(C_TESTS) ## run the C unit tests
+	@$(call tests,C unit tests) $(SUITES) each $(if $(UNDER),$(UNDER) --) $(C_TESTS)
+
+.PHONY: $(TEST_FLAVOURS:%=test-%)
+$(TEST_FLAVOURS:%=test-%): test-%: $(BUILD)/%/atomicwriter/core.so $(LIB).so $(C_TESTS)
+	@$(call tests,specs on $*) $(call lua_env,$*) $(UNDER) $(call interpreter,$*) \
+	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter='$(FILTER)') $(SPECS)
+
+# ---- checks ------------------------------------------------------------
+
+CHECKS := check-luacheck check-cppcheck check-layers check-gcc check-clang \
+          check-asan-c check-asan-lua check-valgrind-c check-valgrind-lua \
+          check-install check-rock check-demo
+
+.PHONY: check
+check: deps-check ## run lint, layers, sanitizers, valgrind and the packaging
+	+@MAKE='$(MAKE)' $(SUITES) total $(CHECKS)
+
+.PHONY: check-lint check-asan check-valgrind
+check-lint: check-luacheck check-cppcheck ## lint Lua and C
+check-asan: check-asan-c check-asan-lua ## run the tests with AddressSanitizer and UBSan
+check-valgrind: check-valgrind-c check-valgrind-lua ## run the C tests and some specs in valgrind
+
+.PHONY: check-luacheck check-cppcheck check-layers
+check-luacheck:
+	@$(call step,luacheck) luacheck --no-color lua spec examples rockspec
+
+check-cppcheck:
+	@mkdir -p $(BUILD)/cppcheck
+	@$(call step,cppcheck) cppcheck -q --std=c11 --library=posix --error-exitcode=1 --inline-suppr \
+	    --enable=warning,performance,portability --suppress=missingIncludeSystem \
+	    --cppcheck-build-dir=$(BUILD)/cppcheck -j 2 -D__GNUC__=12 -Icsrc csrc
+
+check-layers: $(CORE:%=$(BUILD)/obj/%.o) ## hold the order of the C files and the one door to the kernel
+	@$(call step,layers) lua5.4 spec/support/check_layers.lua csrc $(BUILD)/obj
+
+# Everything that is C, without a warning.
+BUILD_ALL := $(LIB).a $(LIB).so $(MODULES) $(C_TESTS) $(BENCHES)
+.PHONY: build-all check-gcc check-clang
+build-all: $(BUILD_ALL)
+check-gcc check-clang: check-%: ## build without warnings with gcc, clang
+	@$(call step,built by $* without warnings) $(MAKE) BUILD=$(BUILD)/$* CC=$* WERROR=1 build-all
+
+ASAN := $(MAKE) CC=gcc BUILD=$(BUILD)/asan LABEL='ASan, UBSan: ' LDFLAGS= \
+        CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all'
+export UBSAN_OPTIONS := print_stacktrace=1:halt_on_error=1
+
+# Lua itself is not instrumented, so the libraries come first by LD_PRELOAD, and
+# its children are not ours: leaks are for the C tests and valgrind.
+.PHONY: check-asan-c check-asan-lua
+check-asan-c:
+	@ASAN_OPTIONS=detect_leaks=1 $(ASAN) test-c
+check-asan-lua:
+	@ASAN_OPTIONS=detect_leaks=0 $(ASAN) test-lua$(LUA_VERSION) UNDER="env \
+	    LD_PRELOAD='$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)'"
+
+VALGRIND := $(MAKE) BUILD=$(BUILD) LABEL='valgrind: ' \
+            UNDER='valgrind -q --error-exitcode=99 --leak-check=full --child-silent-after-fork=yes'
+VALGRIND_SPECS := $(wildcard $(addprefix spec/,core_spec.lua atomicwriter_spec.lua))
+.PHONY: check-valgrind-c check-valgrind-lua
+check-valgrind-c:
+	@$(VALGRIND) test-c
+check-valgrind-lua:
+	@$(VALGRIND) test-lua$(LUA_VERSION) SPEC='$(VALGRIND_SPECS)'
+
+.PHONY: check-install check-demo check-rock
+check-install: all ## install into build/stage, use it from C and Lua, uninstall
+	@$(call step,install and uninstall) spec/support/check_install.sh '$(BUILD)/stage'
+
+check-demo:
+	@$(call step,make demo) $(MAKE) demo
+
+check-rock:
+	@$(call step,rock) $(MAKE) rock
+
+# ---- packaging ---------------------------------------------------------
+
+# Modules of the flavour $(1); LuaRocks says with LUADIR and LIBDIR where to.
+luadir = $(or $(LUADIR),$(PREFIX)/share/lua/$(lua_api_of))
+libdir = $(or $(LIBDIR),$(PREFIX)/lib/lua/$(lua_api_of))
+bindir = $(or $(BINDIR),$(PREFIX)/bin)
+docdir = $(PREFIX)/share/doc/atomicwriter
+
+LUA_FILES := $(patsubst lua/%,%,$(sort $(shell find lua -name '*.lua')))
+DOC_FILES := $(wildcard README.md CHANGELOG.md LICENSE) $(sort $(shell find examples -type f))
+
+# put and drop: MODE, source directory, FILES in it, destination
+define put
+	@for f in $(3); do install -D -m $(1) "$(2)/$$f" "$(DESTDIR)$(4)/$$f" || exit; done
+
+endef
+define drop
+	@for f in $(3); do rm -f "$(DESTDIR)$(4)/$$f"; done
+	@cd "$(DESTDIR)$(4)" 2>/dev/null || exit 0; for d in $(filter-out ./,$(dir $(3))); do \
+	    test ! -d $$d || rmdir -p --ignore-fail-on-non-empty $$d; done
+
+endef
+
+# What is installed: $(call …,put) or $(call …,drop).
+define lua_files
+$(foreach f,$(FLAVOURS),$(call $(1),644,lua,$(LUA_FILES),$(call luadir,$(f)))\
+$(call $(1),755,$(BUILD)/$(f),atomicwriter/core.so,$(call libdir,$(f))))\
+$(call $(1),755,lua/bin,$(notdir $(wildcard lua/bin/*)),$(bindir))
+endef
+define c_files
+$(call $(1),644,csrc,atomicwriter.h,$(PREFIX)/include)\
+$(call $(1),644,$(BUILD),libatomicwriter.a,$(PREFIX)/lib)\
+$(call $(1),755,$(BUILD),$(notdir $(SHARED)),$(PREFIX)/lib)\
+$(call $(1),644,$(BUILD),atomicwriter.pc,$(PREFIX)/lib/pkgconfig)\
+$(call $(1),644,.,$(DOC_FILES),$(docdir))
+endef
+SONAMES = libatomicwriter.so.$(SOVERSION) libatomicwriter.so
+
+.PHONY: install install-lua uninstall
+install: all install-lua ## install below PREFIX (/usr/local), in DESTDIR if given
+	$(call c_files,put)
+	@for f in $(SONAMES); do ln -sf $(notdir $(SHARED)) "$(DESTDIR)$(PREFIX)/lib/$$f"; done
+	@test -n "$(DESTDIR)" || ldconfig 2>/dev/null || true # a plain user has no ldconfig to run
+
+install-lua: $(MODULES) ## install the Lua modules alone
+	$(call lua_files,put)
+
+uninstall: ## remove exactly what install put there
+	$(call lua_files,drop)
+	$(call c_files,drop)
+	@for f in $(SONAMES); do rm -f "$(DESTDIR)$(PREFIX)/lib/$$f"; done
+	@test ! -d "$(DESTDIR)$(docdir)" || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(docdir)"
+
+.PHONY: rock
+rock: ## build the rock offline into build/rock and load it from there
+	@spec/support/check_rock.sh $(BUILD)/rock $(LUA_VERSION)
+
+.PHONY: doc coverage
+doc: ## write the Lua reference to build/doc
+	@ldoc -q -f markdown -p atomicwriter -t atomicwriter -d $(BUILD)/doc lua
+
+coverage: ## measure which lines of the C core the tests reach, to build/coverage
+	@$(MAKE) -k BUILD=$(BUILD)/coverage CFLAGS='-O0 -g --coverage' test-c test-lua$(LUA_VERSION)
+	@gcovr --root . --filter csrc/ --object-directory $(BUILD)/coverage \
+	    --html-details $(BUILD)/coverage/index.html --print-summary
+
+# ---- the rest ----------------------------------------------------------
+
+.PHONY: clean help
+clean: ## remove everything that was built
+	rm -rf $(BUILD)
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
