@@ -62,7 +62,8 @@ MODULES := $(FLAVOURS:%=$(BUILD)/%/atomicwriter/core.so)
 .PHONY: all
 all: $(LIB).a $(LIB).so $(BUILD)/atomicwriter.pc $(MODULES) ## build the libraries and the Lua modules (default)
 
-.PHONY: luajit
+.PHONY: modules luajit
+modules: $(MODULES) ## build the Lua modules alone
 luajit: ## build the module for LuaJIT alone
 	@$(MAKE) LUA=luajit $(BUILD)/luajit/atomicwriter/core.so
 
@@ -184,11 +185,11 @@ test-c: $(C_TESTS) ## run the C unit tests
 .PHONY: $(TEST_FLAVOURS:%=test-%)
 $(TEST_FLAVOURS:%=test-%): test-%: $(BUILD)/%/atomicwriter/core.so $(LIB).so $(C_TESTS)
 	@$(call tests,specs on $*) $(call lua_env,$*) $(UNDER) $(call interpreter,$*) \
-	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter='$(FILTER)') $(SPECS)
+	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") $(SPECS)
 
 # ---- checks ------------------------------------------------------------
 
-CHECKS := check-luacheck check-cppcheck check-layers check-gcc check-clang \
+CHECKS := check-luacheck check-cppcheck check-analyzer check-layers check-gcc check-clang \
           check-asan-c check-asan-lua check-valgrind-c check-valgrind-lua \
           check-install check-rock check-demo
 
@@ -197,19 +198,24 @@ check: deps-check ## run lint, layers, sanitizers, valgrind and the packaging
 	+@MAKE='$(MAKE)' $(SUITES) total $(CHECKS)
 
 .PHONY: check-lint check-asan check-valgrind
-check-lint: check-luacheck check-cppcheck ## lint Lua and C
+check-lint: check-luacheck check-cppcheck check-analyzer ## lint Lua and C
 check-asan: check-asan-c check-asan-lua ## run the tests with AddressSanitizer and UBSan
 check-valgrind: check-valgrind-c check-valgrind-lua ## run the C tests and some specs in valgrind
 
-.PHONY: check-luacheck check-cppcheck check-layers
+.PHONY: check-luacheck check-cppcheck check-analyzer check-layers
 check-luacheck:
 	@$(call step,luacheck) luacheck --no-color lua spec examples rockspec
 
 check-cppcheck:
 	@mkdir -p $(BUILD)/cppcheck
-	@$(call step,cppcheck) cppcheck -q --std=c11 --library=posix --error-exitcode=1 --inline-suppr \
+	@$(call step,cppcheck) cppcheck -q --std=c11 --library=posix --error-exitcode=1 --suppressions-list=.cppcheck \
 	    --enable=warning,performance,portability --suppress=missingIncludeSystem \
 	    --cppcheck-build-dir=$(BUILD)/cppcheck -j 2 -D__GNUC__=12 -Icsrc csrc
+
+check-analyzer:
+	@$(call step,clang analyzer) clang --analyze --analyzer-output text -Xclang -analyzer-werror \
+	    -std=c11 -D_POSIX_C_SOURCE=200809L -Icsrc $(wildcard csrc/*.c) \
+	    $(patsubst -I%,-isystem %,$(call include_of,lua$(LUA_VERSION)))
 
 check-layers: $(CORE:%=$(BUILD)/obj/%.o) ## hold the order of the C files and the one door to the kernel
 	@$(call step,layers) lua5.4 spec/support/check_layers.lua csrc $(BUILD)/obj
@@ -229,9 +235,9 @@ export UBSAN_OPTIONS := print_stacktrace=1:halt_on_error=1
 # its children are not ours: leaks are for the C tests and valgrind.
 .PHONY: check-asan-c check-asan-lua
 check-asan-c:
-	@ASAN_OPTIONS=detect_leaks=1 $(ASAN) test-c
+	+@ASAN_OPTIONS=detect_leaks=1 $(ASAN) test-c
 check-asan-lua:
-	@ASAN_OPTIONS=detect_leaks=0 $(ASAN) test-lua$(LUA_VERSION) UNDER="env \
+	+@ASAN_OPTIONS=detect_leaks=0 $(ASAN) test-lua$(LUA_VERSION) UNDER="env \
 	    LD_PRELOAD='$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)'"
 
 VALGRIND := $(MAKE) BUILD=$(BUILD) LABEL='valgrind: ' \
@@ -239,13 +245,13 @@ VALGRIND := $(MAKE) BUILD=$(BUILD) LABEL='valgrind: ' \
 VALGRIND_SPECS := $(wildcard $(addprefix spec/,core_spec.lua atomicwriter_spec.lua))
 .PHONY: check-valgrind-c check-valgrind-lua
 check-valgrind-c:
-	@$(VALGRIND) test-c
+	+@$(VALGRIND) test-c
 check-valgrind-lua:
-	@$(VALGRIND) test-lua$(LUA_VERSION) SPEC='$(VALGRIND_SPECS)'
+	+@$(VALGRIND) test-lua$(LUA_VERSION) SPEC='$(VALGRIND_SPECS)'
 
 .PHONY: check-install check-demo check-rock
 check-install: all ## install into build/stage, use it from C and Lua, uninstall
-	@$(call step,install and uninstall) spec/support/check_install.sh '$(BUILD)/stage'
+	+@MAKE='$(MAKE)' $(call step,install and uninstall) spec/support/check_install.sh '$(BUILD)/stage'
 
 check-demo:
 	@$(call step,make demo) $(MAKE) demo
@@ -308,7 +314,7 @@ uninstall: ## remove exactly what install put there
 
 .PHONY: rock
 rock: ## build the rock offline into build/rock and load it from there
-	@spec/support/check_rock.sh $(BUILD)/rock $(LUA_VERSION)
+	+@spec/support/check_rock.sh $(BUILD)/rock $(LUA_VERSION)
 
 .PHONY: doc coverage
 doc: ## write the Lua reference to build/doc

@@ -12,13 +12,14 @@ local sources, objects = assert(arg[1]), assert(arg[2])
 -- Lowest first.
 local order = {
   "aw_error", "aw_memory", "aw_sys", "aw_path", "aw_name", "aw_payload", "aw_at", "aw_lock",
-  "aw_current", "aw_stage", "aw_links", "aw_recover", "aw_snapshot", "aw_watch", "aw_write",
+  "aw_current", "aw_compare", "aw_stage", "aw_links", "aw_recover", "aw_snapshot", "aw_watch", "aw_write",
 }
 
 -- What needs no kernel, as Lua patterns. Memory is the one exception.
 local pure = {
   "^mem%a+$", "^str%a+$", "^strerror_r$", "^malloc$", "^calloc$", "^realloc$", "^reallocarray$",
-  "^free$", "^qsort$", "^bsearch$", "^v?snprintf$", "^__isoc99_v?sscanf$", "^gmtime_r$", "^timegm$", "^abort$",
+  "^free$", "^qsort$", "^bsearch$", "^v?snprintf$", "^__isoc99_v?sscanf$",
+  "^gmtime_r$", "^timegm$", "^abort$",
   "^pthread_mutex_%a+$", "^__errno_location$", "^__xpg_strerror_r$", "^__ctype_b_loc$",
   "^__assert_fail$", "^__stack_chk_fail$", "^_GLOBAL_OFFSET_TABLE_$",
 }

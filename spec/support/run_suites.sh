@@ -99,7 +99,7 @@ run_step() {
 }
 
 run_each() {
-    local prefix=() all_passed=0 all_failed=0 all_skipped=0 program log
+    local prefix=() all_passed=0 all_failed=0 all_skipped=0 program
     if [[ " $* " == *" -- "* ]]; then
         while test "$1" != --; do prefix+=("$1"); shift; done
         shift
