@@ -1,0 +1,1039 @@
+/* lua_atomicwriter: the binding, module atomicwriter.core. The only file that
+ * knows Lua; one source for Lua 5.4 and for the Lua 5.1 API of LuaJIT.
+ *
+ * Every function goes the same way: check the arguments (may raise), gather,
+ * call the core (never raises), push the result (may raise: out of memory).
+ * A Lua error is a longjmp, so whatever is owned while Lua may raise is owned
+ * by a userdata with __gc: a handle for what the user holds, a scratch for
+ * what one call holds.
+ *
+ * Misuse raises at the caller's line. What the world does to us is returned as
+ * nil and an error table. lua/atomicwriter.lua documents the functions.
+ */
+#define _DEFAULT_SOURCE /* d_type */
+#include "aw_error.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+AW_API int luaopen_atomicwriter_core(lua_State *L);
+
+extern char **environ;
+
+#define PREFIX   "atomicwriter."
+#define WRITER   PREFIX "writer"
+#define SNAPSHOT PREFIX "snapshot"
+#define WATCHER  PREFIX "watcher"
+#define SCRATCH  PREFIX "scratch"
+#define ERROR    PREFIX "error"
+
+/* ---- what differs between the Lua versions ------------------------------ */
+
+#if LUA_VERSION_NUM < 502
+#define lua_rawlen(L, index) lua_objlen(L, index)
+#endif
+
+#if LUA_VERSION_NUM < 504
+#define lua_newuserdatauv(L, size, values) lua_newuserdata(L, size)
+#endif
+
+static void push_integer(lua_State *L, int64_t value)
+{
+#if LUA_VERSION_NUM < 503
+    lua_pushnumber(L, (lua_Number)value);
+#else
+    lua_pushinteger(L, (lua_Integer)value);
+#endif
+}
+
+/* Push what tostring() gives for the value at INDEX. */
+static const char *push_text(lua_State *L, int index)
+{
+#if LUA_VERSION_NUM < 502
+    if (luaL_callmeta(L, index, "__tostring")) {
+        if (!lua_isstring(L, -1))
+            luaL_error(L, "'__tostring' must return a string");
+    } else if (lua_isstring(L, index)) {
+        lua_pushvalue(L, index);
+    } else if (lua_isboolean(L, index)) {
+        lua_pushstring(L, lua_toboolean(L, index) ? "true" : "false");
+    } else {
+        lua_pushfstring(L, "%s: %p", luaL_typename(L, index), lua_topointer(L, index));
+    }
+    return lua_tostring(L, -1);
+#else
+    return luaL_tolstring(L, index, NULL);
+#endif
+}
+
+/* ---- scratch: what one call owns ---------------------------------------- */
+
+typedef struct scratch {
+    aw_payload     *payload;
+    aw_result       result;
+    aw_list         paths;
+    aw_version     *versions;
+    char           *data;
+    struct dirent **names;      /* as scandir() gives it */
+    int             name_count;
+} scratch;
+
+/* Give everything back; may be called again. Each function calls it at its
+ * end, the collector only after a Lua error. */
+static void release(scratch *own)
+{
+    aw_payload_free(own->payload);
+    aw_result_clear(&own->result);
+    aw_list_clear(&own->paths);
+    free(own->versions);
+    free(own->data);
+    for (int i = 0; i < own->name_count; i++)
+        free(own->names[i]);
+    free(own->names);
+    own->payload = NULL;
+    own->versions = NULL;
+    own->data = NULL;
+    own->names = NULL;
+    own->name_count = 0;
+}
+
+static int scratch_gc(lua_State *L)
+{
+    release(luaL_checkudata(L, 1, SCRATCH));
+    return 0;
+}
+
+static scratch *new_scratch(lua_State *L)
+{
+    static const scratch empty = { .result = AW_RESULT_INIT };
+    scratch *own = lua_newuserdatauv(L, sizeof *own, 0);
+
+    *own = empty;
+    luaL_getmetatable(L, SCRATCH);
+    lua_setmetatable(L, -2);
+    return own;
+}
+
+/* ---- errors ------------------------------------------------------------- */
+
+static void set_string(lua_State *L, const char *key, const char *value)
+{
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, key);
+}
+
+static void set_integer(lua_State *L, const char *key, int64_t value)
+{
+    push_integer(L, value);
+    lua_setfield(L, -2, key);
+}
+
+static void set_boolean(lua_State *L, const char *key, bool value)
+{
+    lua_pushboolean(L, value);
+    lua_setfield(L, -2, key);
+}
+
+/* Push nil and the error table. The message begins with TARGET, if there is
+ * one: the core only knows what lies below it. Returns 2, what was pushed. */
+static int push_error(lua_State *L, const char *target, const aw_error *err)
+{
+    char text[AW_ERROR_TEXT_MAX];
+
+    aw_error_text(err, text, sizeof text);
+    lua_pushnil(L);
+    lua_createtable(L, 0, 6);
+    set_string(L, "code", aw_code_name(err->code));
+    if (target && strcmp(target, err->path) != 0)
+        lua_pushfstring(L, "%s: %s", target, text);
+    else
+        lua_pushstring(L, text);
+    lua_setfield(L, -2, "message");
+    set_boolean(L, "committed", err->committed);
+    if (err->path[0] != '\0')
+        set_string(L, "path", err->path);
+    if (err->op)
+        set_string(L, "op", err->op);
+    if (err->sys_errno != 0)
+        set_integer(L, "errno", err->sys_errno);
+    luaL_getmetatable(L, ERROR);
+    lua_setmetatable(L, -2);
+    return 2;
+}
+
+static int error_tostring(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_pushliteral(L, "message");
+    lua_rawget(L, 1);
+    if (!lua_isstring(L, -1))
+        lua_pushliteral(L, ERROR);
+    return 1;
+}
+
+/* So that "cannot write: " .. err works where it is needed most. */
+static int error_concat(lua_State *L)
+{
+    push_text(L, 1);
+    push_text(L, 2);
+    lua_concat(L, 2);
+    return 1;
+}
+
+/* ---- options and entries ------------------------------------------------ */
+
+/* A reader stores the value at INDEX in *OUT. If it cannot, it returns the
+ * reason, a phrase to follow the name of the field; it may be on the stack. */
+typedef const char *(*reader)(lua_State *L, int index, void *out);
+
+typedef struct field {
+    const char *name;
+    reader      read;
+    size_t      offset;  /* of OUT in the record */
+} field;
+
+/* The table on top of the stack into RECORD. Returns NULL, or what is wrong;
+ * WHAT is what to call a field. No metamethods, so nothing but that raises. */
+static const char *read_fields(lua_State *L, const field *fields, const char *what, void *record)
+{
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
+        const char *wrong;
+        const field *known = fields;
+
+        while (known->name && strcmp(known->name, name) != 0)
+            known++;
+        if (!known->name)
+            return lua_pushfstring(L, "unknown %s '%s'", what, push_text(L, -2));
+        wrong = known->read(L, -1, (char *)record + known->offset);
+        if (wrong)
+            return lua_pushfstring(L, "%s '%s' %s", what, name, wrong);
+    }
+    return NULL;
+}
+
+static bool is_whole(lua_Number number, lua_Number max)
+{
+    return number >= 0 && number <= max && (lua_Number)(int64_t)number == number;
+}
+
+/* The number at INDEX, -1 if there is none: strings are not numbers here. */
+static lua_Number number_at(lua_State *L, int index)
+{
+    return lua_type(L, index) == LUA_TNUMBER ? lua_tonumber(L, index) : -1;
+}
+
+static const char *read_id(lua_State *L, int index, void *out)
+{
+    lua_Number number = number_at(L, index);
+
+    if (!is_whole(number, 4294967294.0))
+        return "must be a whole number from 0 to 4294967294";
+    *(int64_t *)out = (int64_t)number;
+    return NULL;
+}
+
+static const char *read_count(lua_State *L, int index, void *out)
+{
+    lua_Number number = number_at(L, index);
+
+    if (!is_whole(number, 1000000))
+        return "must be a whole number from 0 to 1000000";
+    *(unsigned *)out = (unsigned)number;
+    return NULL;
+}
+
+/* Octal digits in a string, or a number. */
+static const char *read_mode(lua_State *L, int index, void *out)
+{
+    lua_Number number = number_at(L, index);
+    int mode = 0;
+
+    if (lua_type(L, index) == LUA_TSTRING) {
+        const char *digits = lua_tostring(L, index), *end = digits;
+
+        for (; *end >= '0' && *end <= '7' && mode <= 0777; end++)
+            mode = mode * 8 + (*end - '0');
+        if (end == digits || mode > 0777 || (size_t)(end - digits) != lua_rawlen(L, index))
+            return "must be octal digits up to \"0777\", such as \"0644\"";
+    } else if (is_whole(number, 0777)) {
+        mode = (int)number;
+    } else if (is_whole(number, 777)) { /* octal digits without the quotes? */
+        return lua_pushfstring(L, "is %d, not within 0 to 511: write \"0%d\" for octal",
+                               (int)number, (int)number);
+    } else {
+        return "must be octal digits such as \"0644\", or a number within 0 to 511";
+    }
+    *(int *)out = mode;
+    return NULL;
+}
+
+/* Seconds, fractions too, as milliseconds, rounded up. */
+static const char *read_seconds(lua_State *L, int index, void *out)
+{
+    const lua_Number years = 1e12; /* thirty of them: no sum overflows */
+    lua_Number ms = number_at(L, index) * 1000;
+    int64_t whole;
+
+    if (!(ms >= 0))
+        return "must be a number of seconds, 0 or more";
+    whole = (int64_t)(ms < years ? ms : years);
+    *(int64_t *)out = (lua_Number)whole < ms ? whole + 1 : whole;
+    return NULL;
+}
+
+static const char *read_boolean(lua_State *L, int index, void *out)
+{
+    if (!lua_isboolean(L, index))
+        return "must be true or false";
+    *(bool *)out = lua_toboolean(L, index) != 0;
+    return NULL;
+}
+
+static const char *read_durability(lua_State *L, int index, void *out)
+{
+    const char *word = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : "";
+
+    if (strcmp(word, "full") != 0 && strcmp(word, "none") != 0)
+        return "must be \"full\" or \"none\"";
+    *(aw_durability *)out = word[0] == 'f' ? AW_DURABLE : AW_NOT_DURABLE;
+    return NULL;
+}
+
+static const char *read_data(lua_State *L, int index, void *out)
+{
+    aw_entry *entry = out;
+
+    if (lua_type(L, index) != LUA_TSTRING)
+        return "must be a string";
+    entry->data = lua_tolstring(L, index, &entry->size);
+    return NULL;
+}
+
+static const char *read_source(lua_State *L, int index, void *out)
+{
+    if (lua_type(L, index) != LUA_TSTRING
+        || strlen(lua_tostring(L, index)) != lua_rawlen(L, index))
+        return "must be the path of a file";
+    *(const char **)out = lua_tostring(L, index);
+    return NULL;
+}
+
+static const char *read_check(lua_State *L, int index, void *out)
+{
+    *(bool *)out = true;
+    return lua_isfunction(L, index) ? NULL : "must be a function";
+}
+
+static const field writer_options[] = {
+    { "default_mode", read_mode, offsetof(aw_options, default_mode) },
+    { "dir_mode", read_mode, offsetof(aw_options, dir_mode) },
+    { "uid", read_id, offsetof(aw_options, uid) },
+    { "gid", read_id, offsetof(aw_options, gid) },
+    { "keep", read_count, offsetof(aw_options, keep) },
+    { "durability", read_durability, offsetof(aw_options, durability) },
+    { "lock_timeout", read_seconds, offsetof(aw_options, lock_timeout) },
+    { "reuse", read_boolean, offsetof(aw_options, reuse) },
+    { "create", read_boolean, offsetof(aw_options, create) },
+    { NULL, NULL, 0 },
+};
+
+static const field write_options[] = { { "check", read_check, 0 }, { NULL, NULL, 0 } };
+
+static const field entry_fields[] = {
+    { "data", read_data, 0 },
+    { "source", read_source, offsetof(aw_entry, source) },
+    { "mode", read_mode, offsetof(aw_entry, mode) },
+    { "uid", read_id, offsetof(aw_entry, uid) },
+    { "gid", read_id, offsetof(aw_entry, gid) },
+    { NULL, NULL, 0 },
+};
+
+/* The options at argument INDEX, if any, into RECORD; raises what is wrong. */
+static void check_options(lua_State *L, int index, const field *fields, void *record)
+{
+    const char *wrong;
+
+    if (lua_isnoneornil(L, index))
+        return;
+    luaL_checktype(L, index, LUA_TTABLE);
+    lua_pushvalue(L, index);
+    wrong = read_fields(L, fields, "option", record);
+    if (wrong)
+        luaL_argerror(L, index, wrong);
+    lua_pop(L, 1);
+}
+
+/* The table at INDEX into OWN->payload. Allocates nothing in Lua unless it
+ * fails, so no finalizer runs and the core can borrow the strings. */
+static int gather(lua_State *L, int index, scratch *own, aw_error *err)
+{
+    if (aw_payload_new(&own->payload, err) < 0)
+        return -1;
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+        aw_entry entry = AW_ENTRY_INIT;
+        const char *path, *wrong = NULL, *key_type = luaL_typename(L, -2);
+        size_t length;
+
+        if (lua_type(L, -2) != LUA_TSTRING) /* lua_tolstring() would confuse lua_next() */
+            return aw_fail(err, AW_E_INVALID_PAYLOAD, push_text(L, -2),
+                           "a path must be a string, not a %s", key_type);
+        path = lua_tolstring(L, -2, &length);
+        if (lua_type(L, -1) == LUA_TTABLE)
+            wrong = read_fields(L, entry_fields, "field", &entry);
+        else if (lua_type(L, -1) == LUA_TSTRING)
+            entry.data = lua_tolstring(L, -1, &entry.size);
+        else
+            wrong = lua_pushfstring(L, "must be a string or a table, not a %s",
+                                    luaL_typename(L, -1));
+        if (!wrong && !entry.data == !entry.source)
+            wrong = "needs either data or a source, not both";
+        if (wrong)
+            return aw_fail_at(err, AW_E_INVALID_PAYLOAD, path, length, "%s", wrong);
+        if (aw_payload_add(own->payload, path, length, &entry, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- handles: writer, snapshot, watcher --------------------------------- */
+
+typedef struct handle {
+    aw_writer   *writer;   /* one of these three, as the kind says; */
+    aw_snapshot *snapshot; /* NULL once closed                      */
+    aw_watcher  *watcher;
+    bool         busy;     /* the writer runs its check             */
+    char         version[AW_VERSION_MAX]; /* of the snapshot, or "" */
+    char         target[]; /* as the user wrote it                  */
+} handle;
+
+static bool is_open(const handle *self)
+{
+    return self->writer || self->snapshot || self->watcher;
+}
+
+static void close_handle(handle *self)
+{
+    aw_writer_close(self->writer);
+    aw_snapshot_close(self->snapshot);
+    aw_watch_close(self->watcher);
+    self->writer = NULL;
+    self->snapshot = NULL;
+    self->watcher = NULL;
+}
+
+/* Push a closed handle for the target that is argument 1. */
+static handle *new_handle(lua_State *L, const char *kind)
+{
+    const char *target;
+    size_t length;
+    handle *self;
+
+    luaL_checktype(L, 1, LUA_TSTRING);
+    target = lua_tolstring(L, 1, &length);
+    luaL_argcheck(L, strlen(target) == length, 1, "the target holds a NUL byte");
+    self = lua_newuserdatauv(L, sizeof *self + length + 1, 0);
+    memset(self, 0, sizeof *self);
+    memcpy(self->target, target, length + 1);
+    luaL_getmetatable(L, kind);
+    lua_setmetatable(L, -2);
+    return self;
+}
+
+/* Argument 1, open and not in the middle of a write. */
+static handle *check_open(lua_State *L, const char *kind)
+{
+    handle *self = luaL_checkudata(L, 1, kind);
+
+    if (self->busy)
+        luaL_error(L, "writer is busy: called from its own check");
+    if (!is_open(self))
+        luaL_error(L, "%s is closed", kind + sizeof PREFIX - 1);
+    return self;
+}
+
+/* The next four are closures over their kind. */
+
+static handle *check_own_kind(lua_State *L)
+{
+    return luaL_checkudata(L, 1, lua_tostring(L, lua_upvalueindex(1)));
+}
+
+static int handle_close(lua_State *L)
+{
+    handle *self = check_own_kind(L);
+
+    if (self->busy)
+        return luaL_error(L, "writer is busy: called from its own check");
+    close_handle(self);
+    return 0;
+}
+
+static int handle_gc(lua_State *L)
+{
+    handle *self = check_own_kind(L);
+
+    if (!self->busy) /* os.exit() in a check: the core still stands on it */
+        close_handle(self);
+    return 0;
+}
+
+static int handle_tostring(lua_State *L)
+{
+    const handle *self = check_own_kind(L);
+
+    lua_pushfstring(L, "%s (%s%s)", lua_tostring(L, lua_upvalueindex(1)), self->target,
+                    is_open(self) ? "" : ", closed");
+    return 1;
+}
+
+/* Fields stay readable after close. Upvalue 2 is the table of methods. */
+static int handle_index(lua_State *L)
+{
+    const handle *self = check_own_kind(L);
+    const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+
+    if (strcmp(key, "target") == 0) {
+        lua_pushstring(L, self->target);
+    } else if (strcmp(key, "version") == 0 && self->version[0] != '\0') {
+        lua_pushstring(L, self->version);
+    } else {
+        lua_pushvalue(L, 2);
+        lua_rawget(L, lua_upvalueindex(2));
+    }
+    return 1;
+}
+
+/* ---- the check ---------------------------------------------------------- */
+
+typedef struct question {
+    lua_State  *L;
+    int         ask;    /* stack index of ask(), the caller's function next to it */
+    const char *stage;
+    char       *reason;
+    size_t      size;
+    bool        agreed;
+} question;
+
+/* Ask the function (1) about the stage, fill in the question (2). */
+static int ask(lua_State *L)
+{
+    question *asked = lua_touserdata(L, 2);
+
+    lua_pushvalue(L, 1);
+    lua_pushstring(L, asked->stage);
+    if (lua_pcall(L, 1, 2, 0) != 0)
+        snprintf(asked->reason, asked->size, "%s", push_text(L, -1));
+    else if (lua_isboolean(L, -2) && lua_toboolean(L, -2))
+        asked->agreed = true;
+    else if (lua_toboolean(L, -2)) /* such as os.execute() of Lua 5.1: 256 */
+        snprintf(asked->reason, asked->size, "the check returned a %s, neither true nor false",
+                 luaL_typename(L, -2));
+    else if (!lua_isnil(L, -1))
+        snprintf(asked->reason, asked->size, "%s", push_text(L, -1));
+    return 0;
+}
+
+/* Called by the core, so it must return: allocate nothing outside lua_pcall. */
+static int call_check(void *context, const char *stage, char *reason, size_t size)
+{
+    question *asked = context;
+    lua_State *L = asked->L;
+    int top = lua_gettop(L);
+
+    asked->stage = stage;
+    asked->reason = reason;
+    asked->size = size;
+    lua_pushvalue(L, asked->ask);
+    lua_pushvalue(L, asked->ask + 1);
+    lua_pushvalue(L, asked->ask + 2);
+    if (lua_pcall(L, 2, 0, 0) != 0) {
+        const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "no reason";
+
+        asked->agreed = false;
+        snprintf(reason, size, "the check raised an error that cannot be shown: %s", text);
+    }
+    lua_settop(L, top);
+    return asked->agreed ? 0 : -1;
+}
+
+/* ---- writer ------------------------------------------------------------- */
+
+/* new(target [, options]) */
+static int writer_new(lua_State *L)
+{
+    aw_options options = AW_OPTIONS_INIT;
+    handle *self;
+    aw_error err;
+
+    lua_settop(L, 2);
+    self = new_handle(L, WRITER);
+    check_options(L, 2, writer_options, &options);
+    if (aw_writer_open(self->target, &options, &self->writer, &err) < 0)
+        return push_error(L, self->target, &err);
+    return 1;
+}
+
+static void push_list(lua_State *L, const aw_list *list)
+{
+    lua_createtable(L, (int)list->count, 0);
+    for (size_t i = 0; i < list->count; i++) {
+        lua_pushstring(L, list->items[i]);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+}
+
+static void set_list(lua_State *L, const char *key, const aw_list *list)
+{
+    push_list(L, list);
+    lua_setfield(L, -2, key);
+}
+
+static int push_result(lua_State *L, scratch *own)
+{
+    const aw_result *result = &own->result;
+
+    lua_createtable(L, 0, 10);
+    set_boolean(L, "changed", result->changed);
+    if (result->version)
+        set_string(L, "version", result->version);
+    if (result->previous)
+        set_string(L, "previous", result->previous);
+    set_list(L, "added", &result->added);
+    set_list(L, "updated", &result->updated);
+    set_list(L, "removed", &result->removed);
+    set_list(L, "warnings", &result->warnings);
+    set_integer(L, "unchanged", (int64_t)result->unchanged);
+    set_integer(L, "linked", (int64_t)result->linked);
+    set_integer(L, "bytes", (int64_t)result->bytes);
+    release(own);
+    return 1;
+}
+
+static int fail(lua_State *L, const handle *self, scratch *own, const aw_error *err)
+{
+    release(own);
+    return push_error(L, self->target, err);
+}
+
+/* writer:write(payload [, { check = function }]) */
+static int writer_write(lua_State *L)
+{
+    handle *self = check_open(L, WRITER);
+    question asked = { .L = L };
+    aw_check check = { call_check, &asked };
+    bool checked = false;
+    scratch *own;
+    aw_error err;
+    int rc;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 3);
+    check_options(L, 3, write_options, &checked);
+    luaL_checkstack(L, 20, NULL);
+    own = new_scratch(L);
+    lua_pushcfunction(L, ask);
+    asked.ask = lua_gettop(L);
+    lua_pushliteral(L, "check");
+    if (checked)
+        lua_rawget(L, 3);
+    lua_pushlightuserdata(L, &asked);
+
+    /* From here to the check Lua is not entered: the strings stay. */
+    if (gather(L, 2, own, &err) < 0)
+        return fail(L, self, own, &err);
+    self->busy = true;
+    rc = aw_write(self->writer, own->payload, checked ? &check : NULL, &own->result, &err);
+    self->busy = false;
+    return rc < 0 ? fail(L, self, own, &err) : push_result(L, own);
+}
+
+/* writer:plan(payload) */
+static int writer_plan(lua_State *L)
+{
+    handle *self = check_open(L, WRITER);
+    scratch *own;
+    aw_error err;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    luaL_checkstack(L, 20, NULL);
+    own = new_scratch(L);
+    if (gather(L, 2, own, &err) < 0
+        || aw_plan(self->writer, own->payload, &own->result, &err) < 0)
+        return fail(L, self, own, &err);
+    return push_result(L, own);
+}
+
+/* Argument 2, a name to be looked up. A NUL byte in it is not found. */
+static const char *check_name(lua_State *L, bool *sane, aw_error *err)
+{
+    const char *name;
+    size_t length;
+
+    luaL_checktype(L, 2, LUA_TSTRING);
+    name = lua_tolstring(L, 2, &length);
+    *sane = strlen(name) == length;
+    if (!*sane)
+        aw_fail_at(err, AW_E_NOT_FOUND, name, length, "no name holds a NUL byte");
+    return name;
+}
+
+/* writer:rollback([version]) */
+static int writer_rollback(lua_State *L)
+{
+    handle *self = check_open(L, WRITER);
+    const char *version = NULL;
+    bool sane = true;
+    scratch *own;
+    aw_error err;
+
+    if (!lua_isnoneornil(L, 2))
+        version = check_name(L, &sane, &err);
+    own = new_scratch(L);
+    if (!sane || aw_rollback(self->writer, version, &own->result, &err) < 0)
+        return fail(L, self, own, &err);
+    return push_result(L, own);
+}
+
+/* writer:versions() */
+static int writer_versions(lua_State *L)
+{
+    handle *self = check_open(L, WRITER);
+    scratch *own = new_scratch(L);
+    size_t count = 0;
+    aw_error err;
+
+    if (aw_versions(self->writer, &own->versions, &count, &err) < 0)
+        return fail(L, self, own, &err);
+    lua_createtable(L, (int)count, 0);
+    for (size_t i = 0; i < count; i++) {
+        lua_createtable(L, 0, 3);
+        set_string(L, "name", own->versions[i].name);
+        set_integer(L, "time", own->versions[i].time);
+        set_boolean(L, "live", own->versions[i].live);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    release(own);
+    return 1;
+}
+
+/* writer:collect() */
+static int writer_collect(lua_State *L)
+{
+    handle *self = check_open(L, WRITER);
+    size_t removed = 0;
+    aw_error err;
+
+    if (aw_collect(self->writer, &removed, &err) < 0)
+        return push_error(L, self->target, &err);
+    push_integer(L, (int64_t)removed);
+    return 1;
+}
+
+/* ---- snapshot ----------------------------------------------------------- */
+
+/* open(target) */
+static int snapshot_open(lua_State *L)
+{
+    handle *self = new_handle(L, SNAPSHOT);
+    aw_error err;
+
+    if (aw_snapshot_open(self->target, &self->snapshot, &err) < 0)
+        return push_error(L, self->target, &err);
+    snprintf(self->version, sizeof self->version, "%s", aw_snapshot_version(self->snapshot));
+    return 1;
+}
+
+/* snapshot:read(path) */
+static int snapshot_read(lua_State *L)
+{
+    handle *self = check_open(L, SNAPSHOT);
+    size_t size = 0;
+    aw_error err;
+    bool sane;
+    const char *path = check_name(L, &sane, &err);
+    scratch *own = new_scratch(L);
+
+    if (!sane || aw_snapshot_read(self->snapshot, path, &own->data, &size, &err) < 0)
+        return fail(L, self, own, &err);
+    lua_pushlstring(L, own->data, size);
+    release(own);
+    return 1;
+}
+
+/* snapshot:paths() */
+static int snapshot_paths(lua_State *L)
+{
+    handle *self = check_open(L, SNAPSHOT);
+    scratch *own = new_scratch(L);
+    aw_error err;
+
+    if (aw_snapshot_paths(self->snapshot, &own->paths, &err) < 0)
+        return fail(L, self, own, &err);
+    push_list(L, &own->paths);
+    release(own);
+    return 1;
+}
+
+/* snapshot:stat(path) */
+static int snapshot_stat(lua_State *L)
+{
+    handle *self = check_open(L, SNAPSHOT);
+    aw_stat about;
+    aw_error err;
+    bool sane;
+    const char *path = check_name(L, &sane, &err);
+
+    if (!sane || aw_snapshot_stat(self->snapshot, path, &about, &err) < 0)
+        return push_error(L, self->target, &err);
+    lua_createtable(L, 0, 6);
+    set_string(L, "type", about.directory ? "directory" : "file");
+    set_integer(L, "mode", about.mode);
+    set_integer(L, "uid", about.uid);
+    set_integer(L, "gid", about.gid);
+    set_integer(L, "size", (int64_t)about.size);
+    set_integer(L, "mtime", about.mtime);
+    return 1;
+}
+
+/* snapshot:is_current() */
+static int snapshot_is_current(lua_State *L)
+{
+    handle *self = check_open(L, SNAPSHOT);
+    bool current = false;
+    aw_error err;
+
+    if (aw_snapshot_is_current(self->snapshot, &current, &err) < 0)
+        return push_error(L, self->target, &err);
+    lua_pushboolean(L, current);
+    return 1;
+}
+
+/* ---- watcher ------------------------------------------------------------ */
+
+/* watch(target) */
+static int watcher_open(lua_State *L)
+{
+    handle *self = new_handle(L, WATCHER);
+    aw_error err;
+
+    if (aw_watch_open(self->target, &self->watcher, &err) < 0)
+        return push_error(L, self->target, &err);
+    return 1;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int do_nothing(lua_State *L)
+{
+    (void)L;
+    return 0;
+}
+
+/* watcher:wait([seconds]) */
+static int watcher_wait(lua_State *L)
+{
+    handle *self = check_open(L, WATCHER);
+    char version[AW_VERSION_MAX];
+    int64_t left = -1, end = 0;
+    aw_error err;
+    int rc;
+
+    if (!lua_isnoneornil(L, 2)) {
+        const char *wrong = read_seconds(L, 2, &left);
+
+        luaL_argcheck(L, !wrong, 2, wrong);
+        end = now_ms() + left;
+    }
+    while ((rc = aw_watch_wait(self->watcher, left, version, &err)) < 0
+           && err.code == AW_E_IO && err.sys_errno == EINTR) {
+        /* A signal handler of the program, such as ^C in lua, can only leave a
+         * hook behind. A call lets it run; it may raise, or close SELF. */
+        lua_pushcfunction(L, do_nothing);
+        lua_call(L, 0, 0);
+        self = check_open(L, WATCHER);
+        if (left >= 0)
+            left = end > now_ms() ? end - now_ms() : 0;
+    }
+    if (rc < 0)
+        return push_error(L, self->target, &err);
+    if (rc == 0) {
+        lua_pushnil(L);
+        lua_pushliteral(L, "timeout");
+        return 2;
+    }
+    lua_pushstring(L, version);
+    return 1;
+}
+
+/* watcher:fd() */
+static int watcher_fd(lua_State *L)
+{
+    push_integer(L, aw_watch_fd(check_open(L, WATCHER)->watcher));
+    return 1;
+}
+
+/* ---- for the builders, not for users ------------------------------------ */
+
+/* environ() -> the environment as a table of name to value */
+static int core_environ(lua_State *L)
+{
+    size_t count = 0;
+
+    lua_newtable(L);
+    while (environ && environ[count])
+        count++;
+    while (count-- > 0) { /* backwards: of two the first counts, as in getenv() */
+        const char *entry = environ[count], *equals = strchr(entry, '=');
+
+        if (equals && equals != entry) {
+            lua_pushlstring(L, entry, (size_t)(equals - entry));
+            lua_pushstring(L, equals + 1);
+            lua_rawset(L, -3);
+        }
+    }
+    return 1;
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static const char *type_name(mode_t mode)
+{
+    return S_ISREG(mode) ? "file" : S_ISDIR(mode) ? "directory" : S_ISLNK(mode) ? "link" : "other";
+}
+
+/* list_directory(path) -> array of { name=, type= } by name, links not followed */
+static int core_list_directory(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    scratch *own = new_scratch(L);
+    int count = scandir(path, &own->names, NULL, by_name);
+    int listed = 0;
+    aw_error err;
+
+    if (count < 0) {
+        aw_fail_io(&err, "opendir", path);
+        return push_error(L, NULL, &err);
+    }
+    own->name_count = count;
+    lua_createtable(L, count, 0);
+    for (int i = 0; i < count; i++) {
+        const struct dirent *found = own->names[i];
+        struct stat about;
+
+        if (strcmp(found->d_name, ".") == 0 || strcmp(found->d_name, "..") == 0)
+            continue;
+        about.st_mode = (mode_t)DTTOIF(found->d_type);
+        if (found->d_type == DT_UNKNOWN
+            && lstat(lua_pushfstring(L, "%s/%s", path, found->d_name), &about) < 0)
+            about.st_mode = 0; /* gone meanwhile, or not for us to know: "other" */
+        lua_settop(L, 3);
+        lua_createtable(L, 0, 2);
+        set_string(L, "name", found->d_name);
+        set_string(L, "type", type_name(about.st_mode));
+        lua_rawseti(L, 3, ++listed);
+    }
+    release(own);
+    return 1;
+}
+
+/* ---- the module --------------------------------------------------------- */
+
+static const luaL_Reg writer_methods[] = {
+    { "write", writer_write },       { "plan", writer_plan },
+    { "rollback", writer_rollback }, { "versions", writer_versions },
+    { "collect", writer_collect },   { NULL, NULL },
+};
+
+static const luaL_Reg snapshot_methods[] = {
+    { "read", snapshot_read }, { "paths", snapshot_paths },
+    { "stat", snapshot_stat }, { "is_current", snapshot_is_current },
+    { NULL, NULL },
+};
+
+static const luaL_Reg watcher_methods[] = {
+    { "wait", watcher_wait }, { "fd", watcher_fd }, { NULL, NULL },
+};
+
+static const luaL_Reg functions[] = {
+    { "new", writer_new },
+    { "open", snapshot_open },
+    { "watch", watcher_open },
+    { "environ", core_environ },
+    { "list_directory", core_list_directory },
+    { NULL, NULL },
+};
+
+static void set_functions(lua_State *L, const luaL_Reg *list)
+{
+    for (; list->name; list++) {
+        lua_pushcfunction(L, list->func);
+        lua_setfield(L, -2, list->name);
+    }
+}
+
+/* TABLE[NAME] = a closure over KIND, TABLE being on top of the stack. */
+static void set_closure(lua_State *L, const char *name, lua_CFunction function, const char *kind)
+{
+    lua_pushstring(L, kind);
+    lua_pushcclosure(L, function, 1);
+    lua_setfield(L, -2, name);
+}
+
+static void make_class(lua_State *L, const char *kind, const luaL_Reg *methods)
+{
+    luaL_newmetatable(L, kind);
+    set_string(L, "__name", kind);
+    set_closure(L, "__gc", handle_gc, kind);
+    set_closure(L, "__close", handle_close, kind);
+    set_closure(L, "__tostring", handle_tostring, kind);
+    lua_pushstring(L, kind);
+    lua_newtable(L);
+    set_functions(L, methods);
+    set_closure(L, "close", handle_close, kind);
+    lua_pushcclosure(L, handle_index, 2);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
+int luaopen_atomicwriter_core(lua_State *L)
+{
+    make_class(L, WRITER, writer_methods);
+    make_class(L, SNAPSHOT, snapshot_methods);
+    make_class(L, WATCHER, watcher_methods);
+
+    luaL_newmetatable(L, SCRATCH);
+    lua_pushcfunction(L, scratch_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 1);
+
+    luaL_newmetatable(L, ERROR);
+    set_string(L, "__name", ERROR);
+    lua_pushcfunction(L, error_tostring);
+    lua_setfield(L, -2, "__tostring");
+    lua_pushcfunction(L, error_concat);
+    lua_setfield(L, -2, "__concat");
+    lua_pop(L, 1);
+
+    lua_newtable(L);
+    set_functions(L, functions);
+    set_string(L, "_VERSION", AW_VERSION_STRING);
+    return 1;
+}
