@@ -158,13 +158,19 @@ tests   = $(SUITES) tests '$(BUILD)/log/$@' '$(LABEL)$(1)'
 step    = $(SUITES) step '$(BUILD)/log/$@' '$(1)'
 
 C_TESTS := $(patsubst spec/c/%.c,$(BUILD)/spec/c/%,$(wildcard spec/c/*_test.c))
-C_HELP  := $(filter-out spec/c/%_test.c,$(wildcard spec/c/*.c))
+C_KIT   := $(filter-out %_test,$(patsubst spec/c/%.c,%,$(wildcard spec/c/*.c)))
 SPECS    = $(or $(SPEC),spec)
 
-$(BUILD)/spec/c/%: spec/c/%.c $(C_HELP) $(LIB)-test.a
+# What the C tests share is an archive: each links what it uses.
+$(BUILD)/spec/c/kit.a: $(C_KIT:%=$(BUILD)/spec/c/%.o)
+$(BUILD)/spec/c/%.o: spec/c/%.c $(BUILD)/flags
 	$(call say,CC)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(AW_CFLAGS) -DAW_TEST -Ispec/c -MMD -MP -MF $@.d -o $@ $(filter %.c %.a,$^) $(AW_LDFLAGS)
+	$(Q)$(CC) $(AW_CFLAGS) -DAW_TEST -MMD -MP -c -o $@ $<
+
+$(C_TESTS): %: %.o $(BUILD)/spec/c/kit.a $(LIB)-test.a
+	$(call say,LD)
+	$(Q)$(CC) -o $@ $(filter %.o %.a,$^) $(AW_LDFLAGS)
 
 $(BUILD)/spec/bench/%: spec/bench/%.c $(LIB).a
 	$(call say,CC)
@@ -183,7 +189,7 @@ test-c: $(C_TESTS) ## run the C unit tests
 	@$(call tests,C unit tests) $(SUITES) each $(if $(UNDER),$(UNDER) --) $(C_TESTS)
 
 .PHONY: $(TEST_FLAVOURS:%=test-%)
-$(TEST_FLAVOURS:%=test-%): test-%: $(BUILD)/%/atomicwriter/core.so $(LIB).so $(C_TESTS)
+$(TEST_FLAVOURS:%=test-%): test-%: $(BUILD)/%/atomicwriter/core.so $(LIB).so
 	@$(call tests,specs on $*) $(call lua_env,$*) $(UNDER) $(call interpreter,$*) \
 	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") $(SPECS)
 
