@@ -87,7 +87,7 @@ $(LIB).a: $(CORE:%=$(BUILD)/obj/%.o)
 $(LIB)-test.a: $(CORE:%=$(BUILD)/obj-test/%.o)
 %.a:
 	$(call say,AR)
-	@rm -f $@
+	@mkdir -p $(@D); rm -f $@
 	$(Q)$(AR) rcs $@ $^
 
 $(SHARED): $(CORE:%=$(BUILD)/obj/%.o)
@@ -210,7 +210,7 @@ check-valgrind: check-valgrind-c check-valgrind-lua ## run the C tests and some 
 
 .PHONY: check-luacheck check-cppcheck check-analyzer check-layers
 check-luacheck:
-	@$(call step,luacheck) luacheck --no-color lua spec examples rockspec
+	@$(call step,luacheck) luacheck --no-color lua spec examples
 
 check-cppcheck:
 	@mkdir -p $(BUILD)/cppcheck

@@ -5,6 +5,7 @@ set -eu
 tree=$1 version=$2
 
 rm -rf "$tree"
+luarocks lint rockspec/atomicwriter-scm-1.rockspec
 luarocks --lua-version="$version" make --tree "$tree" --deps-mode=none \
     rockspec/atomicwriter-scm-1.rockspec
 
