@@ -28,7 +28,7 @@ AW_LDFLAGS  = -pthread $(CFLAGS) $(LDFLAGS)
 # directory, the pkg-config file and, unless LUA says another, the interpreter.
 luajit_include := $(or $(shell pkg-config --cflags-only-I luajit 2>/dev/null),\
                        $(addprefix -I,$(wildcard /usr/include/luajit-2.1)))
-FLAVOURS := $(if $(LUA),$(if $(findstring luajit,$(LUA)),luajit,lua$(LUA_VERSION)),\
+FLAVOURS := $(if $(LUA),$(if $(findstring luajit,$(notdir $(LUA))),luajit,lua$(LUA_VERSION)),\
                         lua$(LUA_VERSION) $(if $(luajit_include),luajit))
 interpreter = $(or $(LUA),$(1))
 include_of  = $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(if $(filter luajit,$(1)),$(luajit_include),\
@@ -129,11 +129,11 @@ DEPS := spec/support/deps.sh
 
 .PHONY: deps deps-test deps-check
 deps: ## install what building and running needs (Debian, Ubuntu)
-	@$(DEPS) build
+	@$(DEPS) build $(if $(LUA),$(filter luajit,$(FLAVOURS)))
 deps-test: ## install what the tests need, too
-	@$(DEPS) build test
+	@$(DEPS) build luajit test
 deps-check: ## install what `make check`, doc and coverage need, too
-	@$(DEPS) build test check
+	@$(DEPS) build luajit test check
 
 # Make again, because what was just installed changes what can be built.
 .PHONY: demo
@@ -324,7 +324,7 @@ rock: ## build the rock offline into build/rock and load it from there
 
 .PHONY: doc coverage
 doc: ## write the Lua reference to build/doc
-	@ldoc -q -f markdown -p atomicwriter -t atomicwriter -d $(BUILD)/doc lua
+	@ldoc -q -p atomicwriter -t atomicwriter -d $(BUILD)/doc lua
 
 coverage: ## measure which lines of the C core the tests reach, to build/coverage
 	@$(MAKE) -k BUILD=$(BUILD)/coverage CFLAGS='-O0 -g --coverage' test-c test-lua$(LUA_VERSION)

@@ -7,12 +7,13 @@
 set -eu
 
 build='gcc make libc6-dev pkg-config|pkgconf lua5.4 liblua5.4-dev'
-test='luajit2|luajit libluajit2-5.1-dev|libluajit-5.1-dev lua-busted lua-filesystem
-      lua-cjson lua-yaml lua-luv lua-argparse strace util-linux procps'
+luajit='luajit2|luajit libluajit2-5.1-dev|libluajit-5.1-dev'
+test='lua-busted lua-filesystem lua-cjson lua-yaml lua-luv lua-argparse strace util-linux procps'
 check='lua-check cppcheck clang valgrind libc6-dbg luarocks gcovr lua-ldoc git'
 
 build_programs='cc make lua5.4'
-test_programs='luajit busted strace flock pgrep'
+luajit_programs='luajit'
+test_programs='busted strace flock pgrep'
 check_programs='luacheck cppcheck clang valgrind luarocks gcovr ldoc git'
 
 wanted=
