@@ -228,7 +228,7 @@ typedef struct aw_result {
     aw_list updated;   /* owner differs is listed too, the version's own as  */
     aw_list removed;   /* "."; and a directory that nothing asked for        */
     size_t  unchanged; /* files that stay as they are                        */
-    size_t  linked;    /* of these, reused by hard link                      */
+    size_t  linked;    /* files reused by hard link from an earlier version  */
     uint64_t bytes;    /* bytes of file data written                         */
     aw_list warnings;  /* tidying that failed and is left to the next write  */
 } aw_result;

@@ -111,3 +111,27 @@ void aw_list_clear(aw_list *list)
     list->items = NULL;
     list->count = 0;
 }
+
+/* ---- aw_result --------------------------------------------------------- */
+
+void aw_result_warn(aw_result *result, const aw_error *err)
+{
+    char text[AW_ERROR_TEXT_MAX];
+    aw_error ignored;
+
+    aw_error_text(err, text, sizeof text);
+    (void)aw_list_add(&result->warnings, text, &ignored); /* no memory to warn with */
+}
+
+void aw_result_clear(aw_result *result)
+{
+    static const aw_result empty = AW_RESULT_INIT;
+
+    free(result->version);
+    free(result->previous);
+    aw_list_clear(&result->added);
+    aw_list_clear(&result->updated);
+    aw_list_clear(&result->removed);
+    aw_list_clear(&result->warnings);
+    *result = empty;
+}

@@ -1,4 +1,4 @@
-/* aw_memory: an arena for names, arrays that grow, and aw_list.
+/* aw_memory: an arena for names, arrays that grow, aw_list and aw_result.
  *
  * The arena frees everything at once, which is all that a payload or a
  * directory listing needs: ten thousand paths, a few dozen mallocs.
@@ -29,6 +29,9 @@ int aw_grow(void *array, size_t count, size_t *room, size_t size);
 
 /* Append a copy of STRING. */
 int aw_list_add(aw_list *list, const char *string, aw_error *err);
+
+/* Add to RESULT's warnings what ERR says. */
+void aw_result_warn(aw_result *result, const aw_error *err);
 
 /* Byte order. */
 void aw_list_sort(aw_list *list);

@@ -1,4 +1,5 @@
 /* aw_payload: see the header. */
+#define _POSIX_C_SOURCE 200809L /* PATH_MAX */
 #include "aw_payload.h"
 
 #include "aw_error.h"

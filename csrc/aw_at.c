@@ -1,0 +1,397 @@
+/* aw_at: see the header. */
+#define _GNU_SOURCE /* O_DIRECTORY, O_NOFOLLOW, DT_* */
+#include "aw_at.h"
+
+#include "aw_error.h"
+#include "aw_sys.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- descriptors ------------------------------------------------------- */
+
+int aw_take_fd(int *fd)
+{
+    int taken = *fd;
+
+    *fd = -1;
+    return taken;
+}
+
+void aw_close_fd(int *fd)
+{
+    int kept = errno;
+
+    if (*fd >= 0)
+        (void)aw_sys_close(*fd); /* who wrote through it has asked already: aw_stage */
+    *fd = -1;
+    errno = kept;
+}
+
+int aw_at_open_dir(int dir, const char *name)
+{
+    return aw_sys_openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
+int aw_at_open_file(int dir, const char *name)
+{
+    return aw_sys_openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+}
+
+/* ---- a place in a tree ------------------------------------------------- */
+
+static void go_to_root(aw_cursor *cursor)
+{
+    if (cursor->dir != cursor->root)
+        aw_close_fd(&cursor->dir);
+    cursor->dir = cursor->root;
+    cursor->path = "";
+    cursor->length = 0;
+}
+
+void aw_cursor_close(aw_cursor *cursor)
+{
+    go_to_root(cursor);
+}
+
+static bool is_here_or_below(const aw_cursor *cursor, const char *path, size_t length)
+{
+    if (length < cursor->length || memcmp(path, cursor->path, cursor->length) != 0)
+        return false;
+    return length == cursor->length || cursor->length == 0 || path[cursor->length] == '/';
+}
+
+int aw_cursor_enter(aw_cursor *cursor, const char *path, size_t length)
+{
+    if (!is_here_or_below(cursor, path, length))
+        go_to_root(cursor);
+
+    while (cursor->length < length) {
+        size_t start = cursor->length > 0 ? cursor->length + 1 : 0, end = start;
+        char name[NAME_MAX + 1];
+        int below;
+
+        while (end < length && path[end] != '/')
+            end++;
+        if (end - start > NAME_MAX) {
+            go_to_root(cursor);
+            errno = ENAMETOOLONG;
+            return -1;
+        }
+        memcpy(name, path + start, end - start);
+        name[end - start] = '\0';
+        below = aw_at_open_dir(cursor->dir, name);
+        if (below < 0) {
+            go_to_root(cursor);
+            return -1;
+        }
+        if (cursor->dir != cursor->root)
+            aw_close_fd(&cursor->dir);
+        cursor->dir = below;
+        cursor->path = path;
+        cursor->length = end;
+    }
+    cursor->path = path;
+    return 0;
+}
+
+const char *aw_cursor_enter_parent(aw_cursor *cursor, const char *path, size_t length)
+{
+    size_t parent = length;
+
+    while (parent > 0 && path[parent - 1] != '/')
+        parent--;
+    if (aw_cursor_enter(cursor, path, parent > 0 ? parent - 1 : 0) < 0)
+        return NULL;
+    return path + parent;
+}
+
+/* ---- listing ----------------------------------------------------------- */
+
+/* What getdents64(2) writes. */
+struct kernel_dirent {
+    uint64_t       ino;
+    int64_t        next;
+    unsigned short size;
+    unsigned char  type;
+    char           name[];
+};
+
+void aw_listing_start(aw_listing *listing, int fd)
+{
+    listing->fd = fd;
+    listing->at = listing->end = 0;
+}
+
+static aw_type type_of_mode(mode_t mode)
+{
+    return S_ISREG(mode) ? AW_FILE : S_ISDIR(mode) ? AW_DIRECTORY
+           : S_ISLNK(mode) ? AW_LINK : AW_OTHER;
+}
+
+/* Some file systems leave the type to stat. 1 with *TYPE, 0: it vanished. */
+static int find_type(int fd, const struct kernel_dirent *entry, aw_type *type)
+{
+    struct stat st;
+
+    switch (entry->type) {
+    case DT_REG: *type = AW_FILE; return 1;
+    case DT_DIR: *type = AW_DIRECTORY; return 1;
+    case DT_LNK: *type = AW_LINK; return 1;
+    case DT_UNKNOWN: break;
+    default: *type = AW_OTHER; return 1;
+    }
+    if (aw_sys_fstatat(fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -1;
+    *type = type_of_mode(st.st_mode);
+    return 1;
+}
+
+int aw_listing_next(aw_listing *listing, const char **name, aw_type *type)
+{
+    for (;;) {
+        const struct kernel_dirent *entry;
+        int found;
+
+        if (listing->at == listing->end) {
+            ssize_t got = aw_sys_getdents(listing->fd, listing->buffer, sizeof listing->buffer);
+
+            if (got <= 0)
+                return (int)got;
+            listing->at = 0;
+            listing->end = (size_t)got;
+        }
+        entry = (const void *)(listing->buffer + listing->at);
+        listing->at += entry->size;
+        if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0)
+            continue;
+        found = find_type(listing->fd, entry, type);
+        if (found == 0)
+            continue;
+        *name = entry->name;
+        return found;
+    }
+}
+
+/* ---- contents ---------------------------------------------------------- */
+
+int aw_at_read_link(int dir, const char *name, char *text, size_t size)
+{
+    ssize_t got = aw_sys_readlinkat(dir, name, text, size);
+
+    if (got < 0)
+        return -1;
+    if ((size_t)got >= size) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    text[got] = '\0';
+    return 0;
+}
+
+int aw_write_all(int fd, const char *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t put = aw_sys_write(fd, data, size);
+
+        if (put < 0)
+            return -1;
+        data += put;
+        size -= (size_t)put;
+    }
+    return 0;
+}
+
+ssize_t aw_read_all(int fd, char *buffer, size_t size)
+{
+    size_t have = 0;
+
+    while (have < size) {
+        ssize_t got = aw_sys_read(fd, buffer + have, size - have);
+
+        if (got < 0)
+            return -1;
+        if (got == 0)
+            break;
+        have += (size_t)got;
+    }
+    return (ssize_t)have;
+}
+
+/* In the kernel, without the data passing through this process. Stops early,
+ * without an error, where the kernel cannot: the offsets tell how far it came.
+ * A file below /proc has a size of 0 and copies as nothing, so that only a read
+ * can tell the end. */
+static int copy_in_kernel(int from, int to, uint64_t *bytes)
+{
+    enum { STEP = 1 << 30 };
+
+    for (;;) {
+        ssize_t copied = aw_sys_copy_file_range(from, to, STEP);
+
+        if (copied > 0)
+            *bytes += (uint64_t)copied;
+        else if (copied == 0)
+            return 0;
+        else
+            return errno == ENOSPC || errno == EDQUOT || errno == EIO ? -1 : 0;
+    }
+}
+
+int aw_copy_rest(int from, int to, char *buffer, size_t size, uint64_t *bytes,
+                 const char **op)
+{
+    struct stat st;
+
+    *op = "fstat";
+    if (aw_sys_fstat(from, &st) < 0)
+        return -1;
+    if (st.st_size > 0 && aw_sys_clone_file(from, to) == 0) {
+        *op = "fstat";
+        if (aw_sys_fstat(to, &st) < 0)
+            return -1;
+        *bytes += (uint64_t)st.st_size;
+        return 0;
+    }
+    *op = "copy_file_range";
+    if (st.st_size > 0 && copy_in_kernel(from, to, bytes) < 0)
+        return -1;
+    for (;;) {
+        ssize_t got;
+
+        *op = "read";
+        got = aw_sys_read(from, buffer, size);
+        if (got <= 0)
+            return (int)got;
+        *op = "write";
+        if (aw_write_all(to, buffer, (size_t)got) < 0)
+            return -1;
+        *bytes += (uint64_t)got;
+    }
+}
+
+/* ---- removal ----------------------------------------------------------- */
+
+/* Directories nest deeper than descriptors reach. Below this depth one is
+ * moved up to the top of the tree, where the next pass finds it. */
+enum { DEPTH_MAX = 12 };
+
+typedef struct remover {
+    int       top;      /* the directory that is to become empty             */
+    dev_t     device;   /* of top: anything else is a mount, not ours        */
+    unsigned  hoisted;  /* names given to directories moved up               */
+    aw_error *err;
+} remover;
+
+static int empty_directory(remover *r, int dir, int depth);
+
+static int check_device(remover *r, int dir, const char *name)
+{
+    struct stat st;
+
+    if (aw_sys_fstat(dir, &st) < 0)
+        return aw_fail_io(r->err, "fstat", name);
+    if (st.st_dev == r->device)
+        return 0;
+    errno = EXDEV;
+    return aw_fail_io(r->err, "openat", name);
+}
+
+static int hoist(remover *r, int dir, const char *name)
+{
+    char hoisted[32];
+
+    do {
+        snprintf(hoisted, sizeof hoisted, "..deep.%u", r->hoisted++);
+        if (aw_sys_renameat(dir, name, r->top, hoisted) == 0)
+            return 0;
+    } while (errno == EEXIST || errno == ENOTEMPTY || errno == ENOTDIR);
+    return aw_fail_io(r->err, "renameat", name);
+}
+
+/* Unlink, and where the directory's own mode forbids it, allow it first: a
+ * version's directories may well be 0555. */
+static int unlink_forced(int dir, const char *name, int flags)
+{
+    if (aw_sys_unlinkat(dir, name, flags) == 0 || errno == ENOENT)
+        return 0;
+    if (errno != EACCES || aw_sys_fchmod(dir, 0700) < 0)
+        return -1;
+    return aw_sys_unlinkat(dir, name, flags) == 0 || errno == ENOENT ? 0 : -1;
+}
+
+static int remove_directory(remover *r, int dir, const char *name, int depth)
+{
+    int below, rc;
+
+    if (unlink_forced(dir, name, AT_REMOVEDIR) == 0)
+        return 0;
+    if (errno != ENOTEMPTY && errno != EEXIST)
+        return aw_fail_io(r->err, "unlinkat", name);
+    if (depth == DEPTH_MAX)
+        return hoist(r, dir, name);
+    below = aw_at_open_dir(dir, name);
+    if (below < 0 && depth > 0 && (errno == EMFILE || errno == ENFILE))
+        return hoist(r, dir, name); /* two descriptors are enough */
+    if (below < 0)
+        return aw_fail_io(r->err, "openat", name);
+    rc = check_device(r, below, name);
+    if (rc == 0)
+        rc = empty_directory(r, below, depth + 1);
+    aw_close_fd(&below);
+    if (rc == 0 && unlink_forced(dir, name, AT_REMOVEDIR) < 0)
+        rc = aw_fail_io(r->err, "unlinkat", name);
+    return rc;
+}
+
+/* One pass; a file system that lists while entries go may leave some out. */
+static int empty_directory(remover *r, int dir, int depth)
+{
+    aw_listing listing;
+    const char *name;
+    aw_type type;
+    int more;
+
+    aw_listing_start(&listing, dir);
+    while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
+        if (type == AW_DIRECTORY) {
+            if (remove_directory(r, dir, name, depth) < 0)
+                return -1;
+        } else if (unlink_forced(dir, name, 0) < 0) {
+            return aw_fail_io(r->err, "unlinkat", name);
+        }
+    }
+    return more < 0 ? aw_fail_io(r->err, "getdents64", "") : 0;
+}
+
+int aw_at_remove_tree(int dir, const char *name, aw_error *err)
+{
+    enum { PASSES_MAX = 10000 }; /* each but the last made the tree smaller */
+    remover r = { -1, 0, 0, err };
+    struct stat st;
+    int rc;
+
+    for (int pass = 0; pass < PASSES_MAX; pass++) {
+        if (aw_sys_unlinkat(dir, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+            return 0;
+        if (errno != ENOTEMPTY && errno != EEXIST)
+            return aw_fail_io(err, "unlinkat", name);
+        r.top = aw_at_open_dir(dir, name);
+        if (r.top < 0)
+            return aw_fail_io(err, "openat", name);
+        rc = aw_sys_fstat(r.top, &st) < 0 ? aw_fail_io(err, "fstat", name) : 0;
+        r.device = st.st_dev;
+        if (rc == 0)
+            rc = empty_directory(&r, r.top, 0);
+        aw_close_fd(&r.top);
+        if (rc < 0)
+            return -1;
+    }
+    errno = ENOTEMPTY;
+    return aw_fail_io(err, "unlinkat", name);
+}

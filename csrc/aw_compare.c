@@ -1,0 +1,390 @@
+/* aw_compare: see the header. */
+#define _GNU_SOURCE /* O_TMPFILE */
+#include "aw_compare.h"
+
+#include "aw_error.h"
+#include "aw_memory.h"
+#include "aw_path.h"
+#include "aw_sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- what an item comes to --------------------------------------------- */
+
+int aw_rules_for(int target, const aw_options *options, aw_rules *rules, aw_error *err)
+{
+    struct stat st;
+
+    rules->options = options;
+    rules->natural_uid = aw_sys_geteuid();
+    rules->natural_gid = aw_sys_getegid();
+    rules->probed = target < 0;
+    if (target < 0)
+        return 0;
+    if (aw_sys_fstat(target, &st) < 0)
+        return aw_fail_io(err, "fstat", ".");
+    if (st.st_mode & S_ISGID)
+        rules->natural_gid = st.st_gid;
+    return 0;
+}
+
+static aw_wish wish(const aw_rules *rules, int mode, int default_mode, int64_t uid, int64_t gid)
+{
+    aw_wish result;
+
+    if (uid == AW_UNSET)
+        uid = rules->options->uid;
+    if (gid == AW_UNSET)
+        gid = rules->options->gid;
+    result.mode = (mode_t)(mode == AW_UNSET ? default_mode : mode);
+    result.uid = uid == AW_UNSET ? rules->natural_uid : (uid_t)uid;
+    result.gid = gid == AW_UNSET ? rules->natural_gid : (gid_t)gid;
+    result.chown_uid = (uid_t)uid; /* AW_UNSET is also chown's "leave it" */
+    result.chown_gid = (gid_t)gid;
+    return result;
+}
+
+aw_wish aw_wish_for_item(const aw_rules *rules, const aw_item *item)
+{
+    return wish(rules, item->mode, rules->options->default_mode, item->uid, item->gid);
+}
+
+aw_wish aw_wish_for_folder(const aw_rules *rules, const aw_folder *folder)
+{
+    return wish(rules, folder->mode, rules->options->dir_mode, folder->uid, folder->gid);
+}
+
+/* Learn the owner of a fresh file from one without a name. Where the file
+ * system has no such files the guess stays. */
+static void probe_owner(int target, aw_rules *rules)
+{
+    int fd = aw_sys_openat(target, ".", O_TMPFILE | O_WRONLY, 0600);
+    struct stat st;
+
+    rules->probed = true;
+    if (fd >= 0 && aw_sys_fstat(fd, &st) == 0) {
+        rules->natural_uid = st.st_uid;
+        rules->natural_gid = st.st_gid;
+    }
+    aw_close_fd(&fd);
+}
+
+int aw_item_open(const aw_item *item, aw_cursor *origin, aw_error *err)
+{
+    const char *shown = item->source ? item->source : item->path;
+    struct stat st;
+    int fd = -1;
+
+    if (item->source) {
+        fd = aw_sys_openat(AT_FDCWD, item->source, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    } else {
+        const char *name = aw_cursor_enter_parent(origin, item->path, item->length);
+
+        if (name)
+            fd = aw_at_open_file(origin->dir, name);
+    }
+    if (fd < 0)
+        return aw_fail_io(err, "openat", shown);
+    if (aw_sys_fstat(fd, &st) < 0) {
+        aw_fail_io(err, "fstat", shown);
+        aw_close_fd(&fd);
+    } else if (!S_ISREG(st.st_mode)) {
+        aw_fail(err, AW_E_INVALID_PAYLOAD, item->path,
+                "invalid source '%.400s': it is no regular file", shown);
+        aw_close_fd(&fd);
+    }
+    return fd;
+}
+
+/* ---- one file ---------------------------------------------------------- */
+
+enum { HALF = 64 * 1024 };
+
+typedef struct comparison {
+    int            target;
+    aw_rules      *rules;
+    aw_cursor      live;
+    aw_cursor      origin;
+    char          *buffer;  /* two halves */
+    aw_result     *result;
+    aw_error      *err;
+} comparison;
+
+/* An error that says: there is no such thing to compare with. */
+static bool says_absent(int code)
+{
+    return code == ENOENT || code == ENOTDIR || code == ELOOP || code == EACCES
+           || code == ENXIO || code == ENAMETOOLONG;
+}
+
+/* 1 equal, 0 different, -1 with errno. */
+static int same_as_memory(const comparison *c, int fd, const char *data, size_t left)
+{
+    for (;;) {
+        size_t wanted = left < HALF ? left + 1 : HALF;
+        ssize_t got = aw_sys_read(fd, c->buffer, wanted);
+
+        if (got < 0)
+            return -1;
+        if ((size_t)got > left || memcmp(c->buffer, data, (size_t)got) != 0)
+            return 0;
+        data += got;
+        left -= (size_t)got;
+        if ((size_t)got < wanted) /* a regular file ends where a read is short */
+            return left == 0;
+    }
+}
+
+/* 1 equal, 0 different, -1 with errno. */
+static int same_as_file(const comparison *c, int fd, int other)
+{
+    for (;;) {
+        char *second = c->buffer + HALF;
+        ssize_t got = aw_read_all(fd, c->buffer, HALF), expected;
+
+        if (got < 0)
+            return -1;
+        expected = aw_read_all(other, second, HALF);
+        if (expected < 0)
+            return -1;
+        if (got != expected || memcmp(c->buffer, second, (size_t)got) != 0)
+            return 0;
+        if (got < HALF)
+            return 1;
+    }
+}
+
+/* 1, 0, or -1 with c->err filled. */
+static int same_data(comparison *c, const aw_item *item, int fd, const struct stat *live)
+{
+    struct stat st;
+    int other, same;
+
+    if (item->data) {
+        if ((uint64_t)live->st_size != item->size)
+            return 0;
+        same = same_as_memory(c, fd, item->data, item->size);
+        return same < 0 ? aw_fail_io(c->err, "read", item->path) : same;
+    }
+    other = aw_item_open(item, &c->origin, c->err);
+    if (other < 0)
+        return -1;
+    if (aw_sys_fstat(other, &st) < 0)
+        same = aw_fail_io(c->err, "fstat", item->path);
+    else if (st.st_dev == live->st_dev && st.st_ino == live->st_ino)
+        same = 1;
+    else if (st.st_size != 0 && st.st_size != live->st_size) /* /proc says 0 */
+        same = 0;
+    else if ((same = same_as_file(c, fd, other)) < 0)
+        aw_fail_io(c->err, "read", item->path);
+    aw_close_fd(&other);
+    return same;
+}
+
+static bool has_owner(const struct stat *st, const aw_wish *wanted)
+{
+    return st->st_uid == wanted->uid && st->st_gid == wanted->gid;
+}
+
+/* 1, 0, or -1 with c->err filled. */
+static int same_file(comparison *c, const aw_item *item)
+{
+    const char *name = aw_cursor_enter_parent(&c->live, item->path, item->length);
+    aw_wish wanted = aw_wish_for_item(c->rules, item);
+    int fd = name ? aw_at_open_file(c->live.dir, name) : -1, same = 0;
+    struct stat st;
+
+    if (fd < 0)
+        return says_absent(errno) ? 0 : aw_fail_io(c->err, "openat", item->path);
+    if (aw_sys_fstat(fd, &st) < 0) {
+        same = aw_fail_io(c->err, "fstat", item->path);
+        goto out;
+    }
+    if (!has_owner(&st, &wanted) && !c->rules->probed) {
+        probe_owner(c->target, c->rules);
+        wanted = aw_wish_for_item(c->rules, item);
+    }
+    if (S_ISREG(st.st_mode) && (st.st_mode & 07777) == wanted.mode && has_owner(&st, &wanted))
+        same = same_data(c, item, fd, &st);
+out:
+    aw_close_fd(&fd);
+    return same;
+}
+
+/* ---- two trees --------------------------------------------------------- */
+
+static int tell(comparison *c, aw_list *list, const char *path, size_t length)
+{
+    char copy[AW_PATH_BYTES_MAX + 1];
+
+    c->result->changed = true;
+    if (length == 0)
+        return aw_list_add(list, ".", c->err);
+    if (length >= sizeof copy) /* never ours; the beginning names it well enough */
+        length = sizeof copy - 1;
+    memcpy(copy, path, length);
+    copy[length] = '\0';
+    return aw_list_add(list, copy, c->err);
+}
+
+static int tell_folder(comparison *c, const aw_node *node, const aw_folder *folder)
+{
+    aw_wish wanted = aw_wish_for_folder(c->rules, folder);
+    bool owned = (uid_t)node->uid == wanted.uid && (gid_t)node->gid == wanted.gid;
+
+    if (!owned && !node->unreadable && !c->rules->probed) {
+        probe_owner(c->target, c->rules);
+        wanted = aw_wish_for_folder(c->rules, folder);
+        owned = (uid_t)node->uid == wanted.uid && (gid_t)node->gid == wanted.gid;
+    }
+    if (!node->unreadable && owned && (mode_t)node->mode == wanted.mode)
+        return 0;
+    return tell(c, &c->result->updated, node->path, node->length);
+}
+
+static int tell_item(comparison *c, const aw_item *item, const aw_node *node,
+                     unsigned char *action)
+{
+    int same;
+
+    if (!node || node->type == AW_DIRECTORY) {
+        *action = AW_ADD;
+        return tell(c, &c->result->added, item->path, item->length);
+    }
+    same = node->type == AW_FILE ? same_file(c, item) : 0;
+    if (same < 0)
+        return -1;
+    if (same) {
+        *action = AW_KEEP;
+        c->result->unchanged++;
+        return 0;
+    }
+    *action = AW_UPDATE;
+    return tell(c, &c->result->updated, item->path, item->length);
+}
+
+/* A node that PAYLOAD has no item for. A directory goes without saying when
+ * what lies below it is told. */
+static int tell_extra(comparison *c, const aw_tree *tree, size_t index)
+{
+    const aw_node *node = &tree->nodes[index], *next = node + 1;
+    bool told_below = node->type == AW_DIRECTORY && index + 1 < tree->count
+                      && aw_path_below(next->path, next->length, node->path, node->length);
+
+    return told_below ? 0 : tell(c, &c->result->removed, node->path, node->length);
+}
+
+/* Both are in tree order, so one pass over both is enough. */
+static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree *tree,
+                         unsigned char *actions)
+{
+    size_t i = 0, f = 0;
+
+    for (size_t n = 0; n < tree->count; n++) {
+        const aw_node *node = &tree->nodes[n];
+        int order = 1;
+
+        for (; i < payload->count; i++) {
+            const aw_item *item = &payload->items[i];
+
+            order = aw_path_compare(item->path, item->length, node->path, node->length);
+            if (order >= 0)
+                break;
+            if (tell_item(c, item, NULL, &actions[i]) < 0)
+                return -1;
+        }
+        while (f < payload->folder_count
+               && aw_path_compare(payload->folders[f].path, payload->folders[f].length,
+                                  node->path, node->length) < 0)
+            f++;
+        if (order == 0) {
+            if (tell_item(c, &payload->items[i], node, &actions[i]) < 0)
+                return -1;
+            i++;
+        } else if (node->type == AW_DIRECTORY && f < payload->folder_count
+                   && aw_path_compare(payload->folders[f].path, payload->folders[f].length,
+                                      node->path, node->length) == 0) {
+            if (tell_folder(c, node, &payload->folders[f]) < 0)
+                return -1;
+        } else if (tell_extra(c, tree, n) < 0) {
+            return -1;
+        }
+    }
+    for (; i < payload->count; i++) {
+        if (tell_item(c, &payload->items[i], NULL, &actions[i]) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_rules *rules,
+               unsigned char *actions, aw_result *result, aw_error *err)
+{
+    comparison c = { target, rules, AW_CURSOR_INIT(live->fd), AW_CURSOR_INIT(payload->origin),
+                     NULL, result, err };
+    aw_tree tree = AW_TREE_INIT;
+    int rc = -1;
+
+    result->changed = live->fd < 0;
+    c.buffer = malloc(2 * (size_t)HALF);
+    if (!c.buffer) {
+        aw_fail_memory(err);
+        goto out;
+    }
+    if (live->fd >= 0 && aw_tree_read(live->fd, &tree, err) < 0)
+        goto out;
+    if (compare_trees(&c, payload, &tree, actions) < 0)
+        goto out;
+    aw_list_sort(&result->added);
+    aw_list_sort(&result->updated);
+    aw_list_sort(&result->removed);
+    rc = 0;
+out:
+    aw_tree_clear(&tree);
+    aw_cursor_close(&c.live);
+    aw_cursor_close(&c.origin);
+    free(c.buffer);
+    return rc;
+}
+
+/* ---- after a check ----------------------------------------------------- */
+
+static int refuse_name(const char *path, const char *what, aw_error *err)
+{
+    return aw_fail(err, AW_E_CHECK_FAILED, path,
+                   "the check %s this in the staged tree, which is to be published as it was",
+                   what);
+}
+
+int aw_compare_names(const aw_payload *payload, int stage, aw_error *err)
+{
+    aw_tree tree = AW_TREE_INIT;
+    size_t i = 0, f = 0;
+    int rc = aw_tree_read(stage, &tree, err);
+
+    for (size_t n = 0; rc == 0 && n < tree.count; n++) {
+        const aw_node *node = &tree.nodes[n];
+        const aw_item *item = i < payload->count ? &payload->items[i] : NULL;
+        const aw_folder *folder = f < payload->folder_count ? &payload->folders[f] : NULL;
+
+        if (item && node->type == AW_FILE
+            && aw_path_compare(item->path, item->length, node->path, node->length) == 0)
+            i++;
+        else if (folder && node->type == AW_DIRECTORY
+                 && aw_path_compare(folder->path, folder->length, node->path,
+                                    node->length) == 0)
+            f++;
+        else if (item && aw_path_compare(item->path, item->length, node->path,
+                                         node->length) <= 0)
+            rc = refuse_name(item->path, "removed or replaced", err);
+        else
+            rc = refuse_name(node->path, "left", err);
+    }
+    if (rc == 0 && i < payload->count)
+        rc = refuse_name(payload->items[i].path, "removed", err);
+    aw_tree_clear(&tree);
+    return rc;
+}

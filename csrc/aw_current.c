@@ -1,0 +1,316 @@
+/* aw_current: see the header. */
+#define _GNU_SOURCE /* O_NOFOLLOW and the like, through the headers */
+#include "aw_current.h"
+
+#include "aw_at.h"
+#include "aw_error.h"
+#include "aw_name.h"
+#include "aw_path.h"
+#include "aw_sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the live version -------------------------------------------------- */
+
+int aw_live_name(int target, char name[AW_VERSION_MAX], aw_error *err)
+{
+    char text[AW_VERSION_MAX];
+
+    if (aw_at_read_link(target, AW_NAME_DATA, text, sizeof text) == 0) {
+        if (!aw_name_is_version(text))
+            return aw_fail(err, AW_E_FOREIGN_ENTRY, AW_NAME_DATA,
+                           "it does not lead to a version of this target");
+        memcpy(name, text, sizeof text);
+        return 0;
+    }
+    if (errno == ENOENT) {
+        name[0] = '\0';
+        return 0;
+    }
+    if (errno == EINVAL || errno == ENAMETOOLONG)
+        return aw_fail(err, AW_E_FOREIGN_ENTRY, AW_NAME_DATA,
+                       errno == EINVAL ? "it is no symbolic link"
+                                       : "it does not lead to a version of this target");
+    return aw_fail_io(err, "readlinkat", AW_NAME_DATA);
+}
+
+int aw_live_open(int target, aw_live *live, aw_error *err)
+{
+    if (aw_live_name(target, live->name, err) < 0)
+        return -1;
+    if (live->name[0] == '\0')
+        return 0;
+    live->fd = aw_at_open_dir(target, live->name);
+    if (live->fd >= 0 || errno == ENOENT)
+        return 0;
+    if (errno == ENOTDIR || errno == ELOOP)
+        return aw_fail(err, AW_E_FOREIGN_ENTRY, live->name, "it is no directory");
+    return aw_fail_io(err, "openat", live->name);
+}
+
+void aw_live_close(aw_live *live)
+{
+    aw_close_fd(&live->fd);
+}
+
+/* ---- the names in the target ------------------------------------------- */
+
+static int put_name(const char ***names, size_t *count, size_t *room, const char *name)
+{
+    if (aw_grow(names, *count, room, sizeof **names) < 0)
+        return -1;
+    (*names)[(*count)++] = name;
+    return 0;
+}
+
+/* 1 when NAME is a link that reads exactly "..data/NAME", else 0. */
+static int is_ours(int target, const char *name, aw_error *err)
+{
+    static const char prefix[] = AW_NAME_DATA "/";
+    char text[sizeof prefix + NAME_MAX + 1];
+
+    if (aw_at_read_link(target, name, text, sizeof text) == 0)
+        return strncmp(text, prefix, sizeof prefix - 1) == 0
+               && strcmp(text + sizeof prefix - 1, name) == 0;
+    if (errno == EINVAL || errno == ENAMETOOLONG || errno == ENOENT)
+        return 0;
+    return aw_fail_io(err, "readlinkat", name);
+}
+
+/* File NAME under what it is. */
+static int note_name(int target, aw_scan *scan, const char *name, aw_type type, aw_error *err)
+{
+    aw_found *found;
+    int ours, rc;
+
+    if (strcmp(name, AW_NAME_DATA) == 0 || strcmp(name, AW_NAME_LOCK) == 0)
+        return 0;
+    if (strcmp(name, AW_NAME_DATA_TMP) == 0) {
+        scan->data_tmp = true;
+        scan->data_tmp_is_directory = type == AW_DIRECTORY;
+        return 0;
+    }
+    name = aw_arena_copy(&scan->arena, name, strlen(name));
+    if (!name)
+        return aw_fail_memory(err);
+    if (type == AW_DIRECTORY && aw_name_is_version(name)) {
+        rc = put_name(&scan->versions, &scan->version_count, &scan->version_room, name);
+        return rc < 0 ? aw_fail_memory(err) : 0;
+    }
+    if (type == AW_DIRECTORY && aw_name_is_retired(name)) {
+        rc = put_name(&scan->retired, &scan->retired_count, &scan->retired_room, name);
+        return rc < 0 ? aw_fail_memory(err) : 0;
+    }
+    ours = type == AW_LINK ? is_ours(target, name, err) : 0;
+    if (ours < 0)
+        return -1;
+    if (aw_grow(&scan->found, scan->found_count, &scan->found_room, sizeof *scan->found) < 0)
+        return aw_fail_memory(err);
+    found = &scan->found[scan->found_count++];
+    found->name = name;
+    found->ours = ours == 1;
+    return 0;
+}
+
+static int newest_first(const void *left, const void *right)
+{
+    return aw_name_compare(*(const char *const *)right, *(const char *const *)left);
+}
+
+static int found_order(const void *left, const void *right)
+{
+    const aw_found *a = left, *b = right;
+
+    return strcmp(a->name, b->name);
+}
+
+int aw_scan_target(int target, aw_scan *scan, aw_error *err)
+{
+    aw_listing listing;
+    const char *name;
+    aw_type type;
+    int fd = aw_at_open_dir(target, "."), more;
+
+    if (fd < 0)
+        return aw_fail_io(err, "openat", ".");
+    aw_listing_start(&listing, fd);
+    while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
+        if (note_name(target, scan, name, type, err) < 0)
+            break;
+    }
+    if (more < 0)
+        aw_fail_io(err, "getdents64", ".");
+    aw_close_fd(&fd);
+    if (more != 0)
+        return -1;
+    if (scan->version_count > 1)
+        qsort(scan->versions, scan->version_count, sizeof *scan->versions, newest_first);
+    if (scan->found_count > 1)
+        qsort(scan->found, scan->found_count, sizeof *scan->found, found_order);
+    return 0;
+}
+
+void aw_scan_clear(aw_scan *scan)
+{
+    static const aw_scan empty = AW_SCAN_INIT;
+
+    free(scan->versions);
+    free(scan->retired);
+    free(scan->found);
+    aw_arena_clear(&scan->arena);
+    *scan = empty;
+}
+
+const aw_found *aw_scan_find(const aw_scan *scan, const char *name, size_t length)
+{
+    size_t low = 0, high = scan->found_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const aw_found *found = &scan->found[middle];
+        int order = strncmp(found->name, name, length);
+
+        if (order == 0 && found->name[length] != '\0')
+            order = 1;
+        if (order == 0)
+            return found;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+int aw_scan_check_foreign(const aw_scan *scan, const aw_payload *payload, aw_error *err)
+{
+    const char *last = NULL;
+    size_t last_length = 0;
+
+    for (size_t i = 0; i < payload->count; i++) {
+        const aw_item *item = &payload->items[i];
+        size_t length = aw_path_first(item->path, item->length);
+        const aw_found *found;
+
+        if (last && length == last_length && memcmp(last, item->path, length) == 0)
+            continue;
+        last = item->path;
+        last_length = length;
+        found = aw_scan_find(scan, item->path, length);
+        if (found && !found->ours)
+            return aw_fail(err, AW_E_FOREIGN_ENTRY, found->name,
+                           "the payload needs this name, and what stands there is not ours");
+    }
+    return 0;
+}
+
+/* ---- the tree of a version --------------------------------------------- */
+
+static aw_node *put_node(aw_tree *tree, const char *path, size_t length, aw_type type)
+{
+    static const aw_node blank = { 0 };
+    aw_node *node;
+
+    if (aw_grow(&tree->nodes, tree->count, &tree->room, sizeof *tree->nodes) < 0)
+        return NULL;
+    node = &tree->nodes[tree->count++];
+    *node = blank;
+    node->path = path;
+    node->length = length;
+    node->type = (int)type;
+    return node;
+}
+
+static const char *join(aw_arena *arena, const aw_node *directory, const char *name,
+                        size_t *length)
+{
+    size_t size = strlen(name), at = directory->length > 0 ? directory->length + 1 : 0;
+    char *path = aw_arena_take(arena, at + size + 1);
+
+    if (!path)
+        return NULL;
+    if (at > 0) {
+        memcpy(path, directory->path, directory->length);
+        path[at - 1] = '/';
+    }
+    memcpy(path + at, name, size + 1);
+    *length = at + size;
+    return path;
+}
+
+/* List the directory that is node INDEX; its entries become nodes. */
+static int read_directory(aw_tree *tree, size_t index, aw_cursor *cursor, aw_error *err)
+{
+    aw_node directory = tree->nodes[index];
+    aw_listing listing;
+    const char *name;
+    struct stat st;
+    aw_type type;
+    int fd = -1, more = -1;
+
+    if (aw_cursor_enter(cursor, directory.path, directory.length) == 0)
+        fd = aw_at_open_dir(cursor->dir, ".");
+    if (fd < 0) {
+        tree->nodes[index].unreadable = errno == EACCES;
+        return errno == EACCES ? 0 : aw_fail_io(err, "openat", directory.path);
+    }
+    if (aw_sys_fstat(fd, &st) < 0) {
+        aw_fail_io(err, "fstat", directory.path);
+        goto out;
+    }
+    tree->nodes[index].mode = (int)(st.st_mode & 07777);
+    tree->nodes[index].uid = st.st_uid;
+    tree->nodes[index].gid = st.st_gid;
+    aw_listing_start(&listing, fd);
+    while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
+        size_t length;
+        const char *path = join(&tree->arena, &directory, name, &length);
+
+        if (!path || !put_node(tree, path, length, type)) {
+            aw_fail_memory(err);
+            goto out;
+        }
+    }
+    if (more < 0)
+        aw_fail_io(err, "getdents64", directory.path);
+out:
+    aw_close_fd(&fd);
+    return more == 0 ? 0 : -1;
+}
+
+static int node_order(const void *left, const void *right)
+{
+    const aw_node *a = left, *b = right;
+
+    return aw_path_compare(a->path, a->length, b->path, b->length);
+}
+
+int aw_tree_read(int root, aw_tree *tree, aw_error *err)
+{
+    aw_cursor cursor = AW_CURSOR_INIT(root);
+    int rc = 0;
+
+    if (!put_node(tree, "", 0, AW_DIRECTORY))
+        return aw_fail_memory(err);
+    for (size_t i = 0; rc == 0 && i < tree->count; i++) {
+        if (tree->nodes[i].type == AW_DIRECTORY)
+            rc = read_directory(tree, i, &cursor, err);
+    }
+    aw_cursor_close(&cursor);
+    if (rc == 0)
+        qsort(tree->nodes, tree->count, sizeof *tree->nodes, node_order);
+    return rc;
+}
+
+void aw_tree_clear(aw_tree *tree)
+{
+    static const aw_tree empty = AW_TREE_INIT;
+
+    free(tree->nodes);
+    aw_arena_clear(&tree->arena);
+    *tree = empty;
+}

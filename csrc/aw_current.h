@@ -1,0 +1,91 @@
+/* aw_current: what is there. Reads only.
+ *
+ * Three views: the live version (aw_live), the names in the target (aw_scan),
+ * the tree of one version (aw_tree).
+ */
+#ifndef AW_CURRENT_H
+#define AW_CURRENT_H
+
+#include "atomicwriter.h"
+#include "aw_memory.h"
+#include "aw_payload.h"
+
+/* ---- the live version -------------------------------------------------- */
+
+typedef struct aw_live {
+    char name[AW_VERSION_MAX]; /* what "..data" names; "" without a "..data"  */
+    int  fd;                   /* that directory; -1 when it leads nowhere    */
+} aw_live;
+
+#define AW_LIVE_INIT { "", -1 }
+
+/* Read "..data" and open what it names. Trusts only a link to one
+ * version-shaped name that is a real directory (G7): anything else is
+ * AW_E_FOREIGN_ENTRY. That there is none is no error. */
+int aw_live_open(int target, aw_live *live, aw_error *err);
+
+void aw_live_close(aw_live *live);
+
+/* Only the name: "" without a "..data". */
+int aw_live_name(int target, char name[AW_VERSION_MAX], aw_error *err);
+
+/* ---- the names in the target ------------------------------------------- */
+
+typedef struct aw_found {
+    const char *name;
+    bool        ours;   /* a link that reads exactly "..data/NAME"           */
+} aw_found;
+
+typedef struct aw_scan {
+    const char **versions;  /* directories shaped like one, newest first     */
+    size_t       version_count, version_room;
+    const char **retired;   /* half-removed versions                         */
+    size_t       retired_count, retired_room;
+    aw_found    *found;     /* all other names but "..data" and "..lock",
+                               sorted                                        */
+    size_t       found_count, found_room;
+    bool         data_tmp;  /* "..data_tmp" is there                         */
+    bool         data_tmp_is_directory;
+    aw_arena     arena;
+} aw_scan;
+
+#define AW_SCAN_INIT { NULL, 0, 0, NULL, 0, 0, NULL, 0, 0, false, false, AW_ARENA_INIT }
+
+/* Read the target once. SCAN is AW_SCAN_INIT before, and cleared by the caller
+ * after a failure too. */
+int aw_scan_target(int target, aw_scan *scan, aw_error *err);
+
+void aw_scan_clear(aw_scan *scan);
+
+/* NAME, or NULL. Names that begin with ".." are not looked for here. */
+const aw_found *aw_scan_find(const aw_scan *scan, const char *name, size_t length);
+
+/* AW_E_FOREIGN_ENTRY for a name that PAYLOAD needs and somebody else has. */
+int aw_scan_check_foreign(const aw_scan *scan, const aw_payload *payload, aw_error *err);
+
+/* ---- the tree of a version --------------------------------------------- */
+
+typedef struct aw_node {
+    const char *path;       /* below the version                             */
+    size_t      length;
+    int         type;       /* an aw_type                                    */
+    bool        unreadable; /* a directory that we may not list: drift       */
+    int         mode;       /* of a directory, as the two below              */
+    int64_t     uid;
+    int64_t     gid;
+} aw_node;
+
+typedef struct aw_tree {
+    aw_node *nodes;         /* in tree order; the first is the version, ""   */
+    size_t   count, room;
+    aw_arena arena;
+} aw_tree;
+
+#define AW_TREE_INIT { NULL, 0, 0, AW_ARENA_INIT }
+
+/* List the version directory ROOT. TREE as SCAN above. */
+int aw_tree_read(int root, aw_tree *tree, aw_error *err);
+
+void aw_tree_clear(aw_tree *tree);
+
+#endif

@@ -1,0 +1,101 @@
+/* aw_links: see the header. */
+#define _POSIX_C_SOURCE 200809L
+#include "aw_links.h"
+
+#include "aw_error.h"
+#include "aw_name.h"
+#include "aw_path.h"
+#include "aw_sys.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int make_link(aw_links *links, const char *first, size_t length, aw_error *err)
+{
+    char text[sizeof AW_NAME_DATA + 1 + AW_COMPONENT_MAX] = AW_NAME_DATA "/";
+    const char *name = aw_arena_copy(&links->arena, first, length);
+
+    if (!name || aw_grow(&links->made, links->count, &links->room, sizeof *links->made) < 0)
+        return aw_fail_memory(err);
+    memcpy(text + sizeof AW_NAME_DATA, name, length + 1);
+    if (aw_sys_symlinkat(text, links->target, name) == 0) {
+        links->made[links->count++] = name;
+        return 0;
+    }
+    if (errno == EEXIST)
+        return aw_fail(err, AW_E_FOREIGN_ENTRY, name,
+                       "the payload needs this name, and somebody has just taken it");
+    return aw_fail_io(err, "symlinkat", name);
+}
+
+int aw_links_add(aw_links *links, const aw_scan *scan, const aw_payload *payload,
+                 aw_error *err)
+{
+    const char *last = NULL;
+    size_t last_length = 0;
+
+    for (size_t i = 0; i < payload->count; i++) {
+        const aw_item *item = &payload->items[i];
+        size_t length = aw_path_first(item->path, item->length);
+
+        if (last && length == last_length && memcmp(last, item->path, length) == 0)
+            continue;
+        last = item->path;
+        last_length = length;
+        if (!aw_scan_find(scan, item->path, length)
+            && make_link(links, item->path, length, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int aw_links_stage(aw_links *links, const char *version, aw_error *err)
+{
+    if (aw_sys_symlinkat(version, links->target, AW_NAME_DATA_TMP) < 0)
+        return aw_fail_io(err, "symlinkat", AW_NAME_DATA_TMP);
+    links->staged = true;
+    return 0;
+}
+
+int aw_links_swap(aw_links *links, aw_error *err)
+{
+    if (aw_sys_renameat(links->target, AW_NAME_DATA_TMP, links->target, AW_NAME_DATA) < 0)
+        return aw_fail_io(err, "renameat", AW_NAME_DATA);
+    links->staged = false;
+    return 0;
+}
+
+void aw_links_undo(aw_links *links)
+{
+    /* whatever fails here is left to the next write */
+    if (links->staged)
+        (void)aw_sys_unlinkat(links->target, AW_NAME_DATA_TMP, 0);
+    links->staged = false;
+    while (links->count > 0)
+        (void)aw_sys_unlinkat(links->target, links->made[--links->count], 0);
+}
+
+void aw_links_drop_stale(int target, const aw_scan *scan, const aw_payload *payload,
+                         aw_result *result)
+{
+    for (size_t i = 0; i < scan->found_count; i++) {
+        const aw_found *found = &scan->found[i];
+        aw_error err;
+
+        if (!found->ours || aw_payload_shows(payload, found->name))
+            continue;
+        if (aw_sys_unlinkat(target, found->name, 0) < 0 && errno != ENOENT) {
+            aw_fail_io(&err, "unlinkat", found->name);
+            aw_result_warn(result, &err);
+        }
+    }
+}
+
+void aw_links_clear(aw_links *links)
+{
+    free(links->made);
+    aw_arena_clear(&links->arena);
+    links->made = NULL;
+    links->count = links->room = 0;
+}

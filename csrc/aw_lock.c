@@ -1,0 +1,142 @@
+/* aw_lock: see the header. */
+#define _GNU_SOURCE /* O_NOFOLLOW */
+#include "aw_lock.h"
+
+#include "aw_at.h"
+#include "aw_error.h"
+#include "aw_name.h"
+#include "aw_sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+
+enum {
+    NAP_FIRST = 200 * 1000,      /* nanoseconds */
+    NAP_LAST = 10 * 1000 * 1000
+};
+
+int64_t aw_lock_clock(void)
+{
+    struct timespec now = { 0, 0 };
+
+    (void)aw_sys_clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail on Linux */
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t aw_lock_deadline(int64_t timeout)
+{
+    return aw_lock_clock() + (timeout > 0 ? timeout + 1 : 0); /* the clock is cut */
+}
+
+static int open_lock_file(int target, aw_error *err)
+{
+    const int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+
+    for (;;) {
+        int fd = aw_sys_openat(target, AW_NAME_LOCK, flags, 0);
+
+        if (fd >= 0)
+            return fd;
+        if (errno == ELOOP || errno == EISDIR || errno == ENXIO)
+            return aw_fail(err, AW_E_FOREIGN_ENTRY, AW_NAME_LOCK, "it is no regular file");
+        if (errno != ENOENT)
+            return aw_fail_io(err, "openat", AW_NAME_LOCK);
+        fd = aw_sys_openat(target, AW_NAME_LOCK, flags | O_CREAT | O_EXCL, 0600);
+        if (fd >= 0) {
+            if (aw_sys_fchmod(fd, 0600) == 0) /* the umask never matters */
+                return fd;
+            aw_fail_io(err, "fchmod", AW_NAME_LOCK);
+            aw_close_fd(&fd);
+            return -1;
+        }
+        if (errno != EEXIST)
+            return aw_fail_io(err, "openat", AW_NAME_LOCK);
+    }
+}
+
+static int wait_for_lock(int fd, int64_t deadline, aw_error *err)
+{
+    struct timespec nap = { 0, NAP_FIRST };
+
+    for (;;) {
+        int64_t left;
+
+        if (aw_sys_flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return 0;
+        if (errno != EWOULDBLOCK)
+            return aw_fail_io(err, "flock", AW_NAME_LOCK);
+        left = deadline - aw_lock_clock();
+        if (left <= 0)
+            return aw_fail(err, AW_E_LOCKED, AW_NAME_LOCK, "another writer holds the lock");
+        if (nap.tv_nsec > left * 1000000)
+            nap.tv_nsec = (long)(left * 1000000);
+        (void)aw_sys_sleep(&nap); /* a signal only makes the nap shorter */
+        if (nap.tv_nsec < NAP_LAST / 2)
+            nap.tv_nsec *= 2;
+        else
+            nap.tv_nsec = NAP_LAST;
+    }
+}
+
+/* 1 when what was locked is what "..lock" names, 0 when it was replaced. */
+static int is_still_there(int target, int fd, aw_error *err)
+{
+    struct stat locked, named;
+
+    if (aw_sys_fstat(fd, &locked) < 0)
+        return aw_fail_io(err, "fstat", AW_NAME_LOCK);
+    if (!S_ISREG(locked.st_mode))
+        return aw_fail(err, AW_E_FOREIGN_ENTRY, AW_NAME_LOCK, "it is no regular file");
+    if (aw_sys_fstatat(target, AW_NAME_LOCK, &named, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : aw_fail_io(err, "fstatat", AW_NAME_LOCK);
+    return locked.st_dev == named.st_dev && locked.st_ino == named.st_ino;
+}
+
+int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err)
+{
+    for (;;) {
+        int opened = open_lock_file(target, err), there;
+
+        if (opened < 0)
+            return -1;
+        there = wait_for_lock(opened, deadline, err);
+        if (there == 0)
+            there = is_still_there(target, opened, err);
+        if (there == 1) {
+            *fd = aw_take_fd(&opened);
+            return 0;
+        }
+        aw_close_fd(&opened);
+        if (there < 0)
+            return -1;
+    }
+}
+
+/* ---- the note ---------------------------------------------------------- */
+
+/* One line of a fixed length, so that a shorter name leaves no rest. */
+static void compose_note(char note[AW_VERSION_MAX], const char *version)
+{
+    snprintf(note, AW_VERSION_MAX, "%-62s", version);
+    note[AW_VERSION_MAX - 2] = '\n';
+}
+
+bool aw_lock_says_durable(int fd, const char *version)
+{
+    char note[AW_VERSION_MAX] = "", expected[AW_VERSION_MAX];
+
+    compose_note(expected, version);
+    return aw_sys_pread(fd, note, AW_VERSION_MAX - 1, 0) == AW_VERSION_MAX - 1
+           && memcmp(note, expected, AW_VERSION_MAX - 1) == 0;
+}
+
+void aw_lock_note_durable(int fd, const char *version)
+{
+    char note[AW_VERSION_MAX];
+
+    compose_note(note, version);
+    (void)aw_sys_pwrite(fd, note, AW_VERSION_MAX - 1, 0); /* without it: syncs again */
+}

@@ -1,0 +1,202 @@
+/* aw_recover: see the header. */
+#define _GNU_SOURCE /* LOCK_*, AT_* */
+#include "aw_recover.h"
+
+#include "aw_at.h"
+#include "aw_error.h"
+#include "aw_name.h"
+#include "aw_stage.h"
+#include "aw_sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+
+static void remove_or_warn(int target, const char *name, aw_result *result)
+{
+    aw_error err;
+
+    if (aw_at_remove_tree(target, name, &err) < 0)
+        aw_result_warn(result, &err);
+}
+
+/* Give VERSION its retired name, in RETIRED. An older attempt's remains make
+ * room. Returns 1, or 0 where a directory cannot be renamed (one that lies in a
+ * lower layer of an overlay): it must then be removed where it is. */
+static int retire(int target, const char *version, char retired[AW_VERSION_MAX], aw_error *err)
+{
+    snprintf(retired, AW_VERSION_MAX, "%.41s" AW_NAME_RETIRED_SUFFIX, version);
+    if (aw_sys_renameat(target, version, target, retired) == 0)
+        return 1;
+    if (errno == EXDEV)
+        return 0;
+    if ((errno == ENOTEMPTY || errno == EEXIST)
+        && aw_at_remove_tree(target, retired, err) == 0
+        && aw_sys_renameat(target, version, target, retired) == 0)
+        return 1;
+    return aw_fail_io(err, "renameat", version);
+}
+
+/* ---- (4) --------------------------------------------------------------- */
+
+static int sweep_data_tmp(int target, const aw_scan *scan, aw_error *err)
+{
+    if (!scan->data_tmp)
+        return 0;
+    if (scan->data_tmp_is_directory)
+        return aw_fail(err, AW_E_FOREIGN_ENTRY, AW_NAME_DATA_TMP,
+                       "it is a directory, and no writer makes one there");
+    if (aw_sys_unlinkat(target, AW_NAME_DATA_TMP, 0) < 0 && errno != ENOENT)
+        return aw_fail_io(err, "unlinkat", AW_NAME_DATA_TMP);
+    return 0;
+}
+
+/* INV-1: newer than the live one means never live. They must be out of the way
+ * before a still newer version goes live, or they would pass for retained. */
+static int sweep_unfinished(int target, aw_scan *scan, const aw_live *live, aw_result *result,
+                            aw_error *err)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < scan->version_count; i++) {
+        const char *version = scan->versions[i];
+        char retired[AW_VERSION_MAX];
+        int renamed;
+
+        if (live->name[0] != '\0' && aw_name_compare(version, live->name) <= 0) {
+            scan->versions[kept++] = version;
+            continue;
+        }
+        renamed = retire(target, version, retired, err);
+        if (renamed < 0)
+            return -1;
+        if (renamed)
+            remove_or_warn(target, retired, result);
+        else if (aw_at_remove_tree(target, version, err) < 0)
+            return -1;
+    }
+    scan->version_count = kept;
+    return 0;
+}
+
+/* Whether NAME leads nowhere: the live version has no such entry. */
+static bool dangles(const aw_live *live, const char *name)
+{
+    struct stat st;
+
+    return live->fd < 0
+           || (aw_sys_fstatat(live->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT);
+}
+
+static void sweep_dangling(int target, aw_scan *scan, const aw_live *live,
+                           const aw_payload *payload, aw_result *result)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < scan->found_count; i++) {
+        aw_found found = scan->found[i];
+        aw_error err;
+
+        if (found.ours && !(payload && aw_payload_shows(payload, found.name))
+            && dangles(live, found.name)) {
+            if (aw_sys_unlinkat(target, found.name, 0) == 0 || errno == ENOENT)
+                continue;
+            aw_fail_io(&err, "unlinkat", found.name);
+            aw_result_warn(result, &err);
+        }
+        scan->found[kept++] = found;
+    }
+    scan->found_count = kept;
+}
+
+int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
+                     const aw_payload *payload, aw_result *result, aw_error *err)
+{
+    if (sweep_data_tmp(target, scan, err) < 0)
+        return -1;
+    if (sweep_unfinished(target, scan, live, result, err) < 0)
+        return -1;
+    for (size_t i = 0; i < scan->retired_count; i++)
+        remove_or_warn(target, scan->retired[i], result);
+    sweep_dangling(target, scan, live, payload, result);
+    return 0;
+}
+
+/* ---- (14) -------------------------------------------------------------- */
+
+/* Whether a snapshot holds VERSION. Asking takes the lease away from nobody:
+ * the lock is given back at once, and a reader that meets it looks at "..data"
+ * again. */
+static int is_leased(int target, const char *version, aw_error *err)
+{
+    int fd = aw_at_open_dir(target, version), leased;
+
+    if (fd < 0)
+        return aw_fail_io(err, "openat", version);
+    leased = aw_sys_flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    aw_close_fd(&fd);
+    return leased;
+}
+
+/* Which of SCAN's versions may go: their indices into GOING. Newest first, so
+ * that the cap on leases falls upon the oldest. */
+static size_t choose(int target, const aw_scan *scan, const char *live, unsigned keep,
+                     size_t *going, aw_result *result)
+{
+    size_t count = 0, leased_count = 0;
+    aw_error err;
+
+    for (size_t i = 0; i < scan->version_count; i++) {
+        int leased;
+
+        if (strcmp(scan->versions[i], live) == 0)
+            continue;
+        if (keep > 0) {
+            keep--;
+            continue;
+        }
+        leased = is_leased(target, scan->versions[i], &err);
+        if (leased < 0)
+            aw_result_warn(result, &err);
+        else if (!leased || ++leased_count > AW_LEASED_MAX)
+            going[count++] = i;
+    }
+    return count;
+}
+
+void aw_recover_prune(int target, const aw_scan *scan, const char *live, unsigned keep,
+                      bool durable, size_t *removed, aw_result *result)
+{
+    size_t *going = malloc((scan->version_count + 1) * sizeof *going), count, retired = 0;
+    char name[AW_VERSION_MAX];
+    aw_error err;
+
+    if (!going)
+        return; /* the next write prunes */
+    count = choose(target, scan, live, keep, going, result);
+    for (size_t i = 0; i < count; i++) {
+        const char *version = scan->versions[going[i]];
+        int renamed = retire(target, version, name, &err);
+
+        if (renamed == 1)
+            going[retired++] = going[i];
+        else if (renamed == 0)
+            remove_or_warn(target, version, result);
+        else
+            aw_result_warn(result, &err);
+    }
+    if (durable && retired > 0 && aw_sync_directory(target, ".", &err) < 0) {
+        aw_result_warn(result, &err); /* INV-3: then not yet */
+        retired = 0;
+    }
+    for (size_t i = 0; i < retired; i++) {
+        snprintf(name, sizeof name, "%.41s" AW_NAME_RETIRED_SUFFIX, scan->versions[going[i]]);
+        remove_or_warn(target, name, result);
+    }
+    if (removed)
+        *removed = retired;
+    free(going);
+}

@@ -1,0 +1,35 @@
+/* aw_recover: what a killed writer left, and versions that are not kept.
+ *
+ * What can be left, by where the writer was killed:
+ *
+ *   (6)-(11) a version newer than the live one (INV-1), visible names that
+ *            dangle, "..data_tmp"
+ *   (11)-(13) visible names that dangle, more versions than keep
+ *   (14)     a version under its retired name, half-removed
+ *
+ * INV-3: a version is renamed to its retired name, and that is synced, before
+ * anything in it is removed. A directory with a version's name is therefore
+ * whole, and may be rolled back to.
+ */
+#ifndef AW_RECOVER_H
+#define AW_RECOVER_H
+
+#include "atomicwriter.h"
+#include "aw_current.h"
+#include "aw_payload.h"
+
+/* (4) Sweep, before anything is made. PAYLOAD's own visible names are left for
+ * aw_links_add(); NULL for none. Afterwards SCAN holds only what is still
+ * there. A failure is one of RESULT's warnings, unless the write could not go
+ * on with it. */
+int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
+                     const aw_payload *payload, aw_result *result, aw_error *err);
+
+/* (14) Remove the retained versions in SCAN beyond KEEP, except the LIVE one,
+ * and those that a reader leases (AW_LEASED_MAX of them). DURABLE: sync in
+ * between as INV-3 says. *REMOVED, unless NULL, is their number. Failures
+ * are warnings. */
+void aw_recover_prune(int target, const aw_scan *scan, const char *live, unsigned keep,
+                      bool durable, size_t *removed, aw_result *result);
+
+#endif

@@ -1,0 +1,322 @@
+/* aw_stage: see the header. */
+#define _GNU_SOURCE /* O_NOFOLLOW */
+#include "aw_stage.h"
+
+#include "aw_at.h"
+#include "aw_error.h"
+#include "aw_name.h"
+#include "aw_sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* From so many files on, one syncfs is cheaper than a sync of each. Below it is
+ * not worth waiting for what others have written to the same file system. */
+enum { SYNCFS_MIN = 48 };
+
+/* ---- (6) making it ----------------------------------------------------- */
+
+int aw_stage_make(aw_stage *stage, int target, const char *newest, aw_error *err)
+{
+    struct timespec now;
+
+    if (aw_sys_clock_gettime(CLOCK_REALTIME, &now) < 0)
+        return aw_fail_io(err, "clock_gettime", NULL);
+    if (aw_name_next(&now, newest, stage->name) < 0)
+        return aw_fail(err, AW_E_FOREIGN_ENTRY, newest,
+                       "no version's name can be greater than this one");
+    if (aw_sys_mkdirat(target, stage->name, 0700) < 0)
+        return aw_fail_io(err, "mkdirat", stage->name);
+    stage->target = target;
+    stage->fd = aw_at_open_dir(target, stage->name);
+    if (stage->fd >= 0)
+        return 0;
+    aw_fail_io(err, "openat", stage->name);
+    (void)aw_sys_unlinkat(target, stage->name, AT_REMOVEDIR); /* else the next write sweeps */
+    return -1;
+}
+
+void aw_stage_discard(aw_stage *stage)
+{
+    aw_error ignored;
+
+    if (stage->fd < 0)
+        return;
+    aw_close_fd(&stage->fd);
+    (void)aw_at_remove_tree(stage->target, stage->name, &ignored); /* else the next write */
+}
+
+/* ---- (7) filling it ---------------------------------------------------- */
+
+typedef struct filler {
+    const aw_payload *payload;
+    const aw_rules   *rules;
+    aw_cursor         to;
+    aw_cursor         live;
+    aw_cursor         origin;
+    char             *buffer;    /* for copying, made when first needed       */
+    bool              writeback; /* start writing back at once, sync later    */
+    aw_result        *result;
+    aw_error         *err;
+} filler;
+
+enum { COPY_BUFFER = 128 * 1024 };
+
+/* A folder's own path is no string; its last component is wanted as one. */
+static const char *folder_name(const aw_folder *folder, char name[NAME_MAX + 1])
+{
+    size_t start = folder->length;
+
+    while (start > 0 && folder->path[start - 1] != '/')
+        start--;
+    memcpy(name, folder->path + start, folder->length - start);
+    name[folder->length - start] = '\0';
+    return name;
+}
+
+static int make_folders(filler *f)
+{
+    for (size_t i = 1; i < f->payload->folder_count; i++) {
+        const aw_folder *folder = &f->payload->folders[i];
+        char name[NAME_MAX + 1];
+
+        folder_name(folder, name);
+        if (!aw_cursor_enter_parent(&f->to, folder->path, folder->length))
+            return aw_fail_io(f->err, "openat", name);
+        if (aw_sys_mkdirat(f->to.dir, name, 0700) < 0)
+            return aw_fail_io(f->err, "mkdirat", name);
+    }
+    return 0;
+}
+
+static int set_mode_and_owner(int fd, const aw_wish *wish, const char *shown, aw_error *err)
+{
+    if (aw_sys_fchmod(fd, wish->mode) < 0)
+        return aw_fail_io(err, "fchmod", shown);
+    if (wish->chown_uid == (uid_t)-1 && wish->chown_gid == (gid_t)-1)
+        return 0;
+    if (aw_sys_fchown(fd, wish->chown_uid, wish->chown_gid) < 0)
+        return aw_fail_io(err, "fchown", shown);
+    return 0;
+}
+
+/* Children first: a mode may take from us the right to enter. */
+static int finish_folders(filler *f)
+{
+    for (size_t i = f->payload->folder_count; i-- > 0;) {
+        const aw_folder *folder = &f->payload->folders[i];
+        aw_wish wish = aw_wish_for_folder(f->rules, folder);
+        char name[NAME_MAX + 1];
+
+        folder_name(folder, name);
+        if (aw_cursor_enter(&f->to, folder->path, folder->length) < 0)
+            return aw_fail_io(f->err, "openat", name);
+        if (set_mode_and_owner(f->to.dir, &wish, name, f->err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static bool same_instant(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* Stream from a file. One that changes meanwhile may be torn: refused. */
+static int copy_contents(filler *f, const aw_item *item, int to)
+{
+    const char *shown = item->source ? item->source : item->path, *op = "fstat";
+    int from = aw_item_open(item, &f->origin, f->err), rc;
+    struct stat before, after;
+
+    if (from < 0)
+        return -1;
+    if (!f->buffer)
+        f->buffer = malloc(COPY_BUFFER);
+    if (!f->buffer) {
+        aw_close_fd(&from);
+        return aw_fail_memory(f->err);
+    }
+    rc = aw_sys_fstat(from, &before);
+    if (rc == 0)
+        rc = aw_copy_rest(from, to, f->buffer, COPY_BUFFER, &f->result->bytes, &op);
+    if (rc == 0) {
+        op = "fstat";
+        rc = aw_sys_fstat(from, &after);
+    }
+    if (rc < 0)
+        aw_fail_io(f->err, op, shown);
+    else if (before.st_size != after.st_size || !same_instant(&before.st_mtim, &after.st_mtim)
+             || !same_instant(&before.st_ctim, &after.st_ctim))
+        rc = aw_fail(f->err, AW_E_IO, shown, "the source changed while it was copied");
+    aw_close_fd(&from);
+    return rc;
+}
+
+static int write_contents(filler *f, const aw_item *item, int fd)
+{
+    if (!item->data)
+        return copy_contents(f, item, fd);
+    if (aw_write_all(fd, item->data, item->size) < 0)
+        return aw_fail_io(f->err, "write", item->path);
+    f->result->bytes += item->size;
+    return 0;
+}
+
+static int write_item(filler *f, const aw_item *item, const char *name)
+{
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
+    aw_wish wish = aw_wish_for_item(f->rules, item);
+    int fd = aw_sys_openat(f->to.dir, name, flags, 0600), rc;
+
+    if (fd < 0)
+        return aw_fail_io(f->err, "openat", item->path);
+    rc = write_contents(f, item, fd);
+    if (rc == 0)
+        rc = set_mode_and_owner(fd, &wish, item->path, f->err);
+    if (rc == 0 && f->writeback)
+        (void)aw_sys_start_writeback(fd); /* a hint; (9) is what counts */
+    if (aw_sys_close(fd) < 0 && errno != EINTR && rc == 0)
+        rc = aw_fail_io(f->err, "close", item->path); /* NFS tells a full disk here */
+    return rc;
+}
+
+/* The file system will not link, but may well write. */
+static bool refuses_links(int code)
+{
+    return code == EXDEV || code == EPERM || code == EMLINK || code == ENOTSUP
+           || code == EOPNOTSUPP;
+}
+
+/* 1 linked, 0 it must be written, -1 failed. */
+static int link_item(filler *f, const aw_item *item, const char *name, unsigned char action)
+{
+    aw_cursor *from = !item->data && !item->source ? &f->origin : &f->live;
+    const char *there;
+
+    if (!f->rules->options->reuse || (from == &f->live && action != AW_KEEP))
+        return 0;
+    there = aw_cursor_enter_parent(from, item->path, item->length);
+    if (!there)
+        return aw_fail_io(f->err, "openat", item->path);
+    if (aw_sys_linkat(from->dir, there, f->to.dir, name) == 0)
+        return 1;
+    return refuses_links(errno) ? 0 : aw_fail_io(f->err, "linkat", item->path);
+}
+
+static int fill_items(filler *f, unsigned char *actions)
+{
+    for (size_t i = 0; i < f->payload->count; i++) {
+        const aw_item *item = &f->payload->items[i];
+        const char *name = aw_cursor_enter_parent(&f->to, item->path, item->length);
+        int linked;
+
+        if (!name)
+            return aw_fail_io(f->err, "openat", item->path);
+        linked = link_item(f, item, name, actions[i]);
+        if (linked < 0 || (linked == 0 && write_item(f, item, name) < 0))
+            return -1;
+        actions[i] = linked ? AW_LINKED : AW_WRITTEN;
+        f->result->linked += (size_t)linked;
+    }
+    return 0;
+}
+
+int aw_stage_fill(aw_stage *stage, const aw_payload *payload, int live,
+                  const aw_rules *rules, unsigned char *actions, aw_result *result,
+                  aw_error *err)
+{
+    filler f = { payload, rules, AW_CURSOR_INIT(stage->fd), AW_CURSOR_INIT(live),
+                 AW_CURSOR_INIT(payload->origin), NULL, false, result, err };
+    int rc = -1;
+
+    f.writeback = rules->options->durability == AW_DURABLE
+                  && payload->count - result->unchanged < SYNCFS_MIN;
+    if (make_folders(&f) == 0 && fill_items(&f, actions) == 0)
+        rc = finish_folders(&f);
+    aw_cursor_close(&f.to);
+    aw_cursor_close(&f.live);
+    aw_cursor_close(&f.origin);
+    free(f.buffer);
+    return rc;
+}
+
+/* ---- (9) syncing ------------------------------------------------------- */
+
+int aw_sync_directory(int fd, const char *name, aw_error *err)
+{
+    if (aw_sys_fsync(fd) == 0 || errno == EINVAL)
+        return 0;
+    return aw_fail_io(err, "fsync", name);
+}
+
+/* Since Linux 5.8 syncfs reports that writing back failed. */
+static bool syncfs_reports(void)
+{
+    char release[128], *dot;
+    unsigned long major, minor;
+
+    if (aw_sys_kernel_release(release, sizeof release) < 0)
+        return false;
+    major = strtoul(release, &dot, 10);
+    minor = *dot == '.' ? strtoul(dot + 1, NULL, 10) : 0;
+    return major > 5 || (major == 5 && minor >= 8);
+}
+
+/* 1 synced, 0 it may not be opened (a mode such as 0200), -1 failed. */
+static int sync_item(aw_cursor *cursor, const aw_item *item, aw_error *err)
+{
+    const char *name = aw_cursor_enter_parent(cursor, item->path, item->length);
+    int fd = name ? aw_at_open_file(cursor->dir, name) : -1, rc = 1;
+
+    if (fd < 0)
+        return errno == EACCES ? 0 : aw_fail_io(err, "openat", item->path);
+    if (aw_sys_fsync(fd) < 0)
+        rc = aw_fail_io(err, "fsync", item->path);
+    aw_close_fd(&fd);
+    return rc;
+}
+
+static int sync_folder(aw_cursor *cursor, const aw_folder *folder, aw_error *err)
+{
+    char name[NAME_MAX + 1];
+
+    if (aw_cursor_enter(cursor, folder->path, folder->length) < 0)
+        return errno == EACCES ? 0 : aw_fail_io(err, "openat", folder_name(folder, name));
+    return aw_sync_directory(cursor->dir, folder_name(folder, name), err) < 0 ? -1 : 1;
+}
+
+/* 1, 0 or -1 as above. */
+static int sync_each(aw_cursor *cursor, const aw_payload *payload,
+                     const unsigned char *actions, unsigned which, aw_error *err)
+{
+    int rc = 1;
+
+    for (size_t i = 0; rc == 1 && i < payload->count; i++) {
+        if (which & AW_BIT(actions[i]))
+            rc = sync_item(cursor, &payload->items[i], err);
+    }
+    for (size_t i = payload->folder_count; rc == 1 && i-- > 0;)
+        rc = sync_folder(cursor, &payload->folders[i], err);
+    return rc;
+}
+
+int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *actions,
+                  unsigned which, aw_error *err)
+{
+    aw_cursor cursor = AW_CURSOR_INIT(root);
+    size_t count = 0;
+    int rc = 0;
+
+    for (size_t i = 0; i < payload->count; i++)
+        count += (which & AW_BIT(actions[i])) != 0;
+    if (count < SYNCFS_MIN || !syncfs_reports())
+        rc = sync_each(&cursor, payload, actions, which, err);
+    aw_cursor_close(&cursor);
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
+    return aw_sys_syncfs(root) < 0 ? aw_fail_io(err, "syncfs", "") : 0;
+}
