@@ -200,18 +200,25 @@ typedef struct field {
     size_t      offset;  /* of OUT in the record */
 } field;
 
+/* The string at INDEX; NULL if it is none, or holds a NUL byte. */
+static const char *string_at(lua_State *L, int index)
+{
+    const char *string = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : NULL;
+
+    return string && strlen(string) == lua_rawlen(L, index) ? string : NULL;
+}
+
 /* The table on top of the stack into RECORD. Returns NULL, or what is wrong;
  * WHAT is what to call a field. No metamethods, so nothing but that raises. */
 static const char *read_fields(lua_State *L, const field *fields, const char *what, void *record)
 {
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
-        const char *wrong;
+        const char *name = string_at(L, -2), *wrong;
         const field *known = fields;
 
-        while (known->name && strcmp(known->name, name) != 0)
+        while (name && known->name && strcmp(known->name, name) != 0)
             known++;
-        if (!known->name)
+        if (!name || !known->name)
             return lua_pushfstring(L, "unknown %s '%s'", what, push_text(L, -2));
         wrong = known->read(L, -1, (char *)record + known->offset);
         if (wrong)
@@ -300,9 +307,9 @@ static const char *read_boolean(lua_State *L, int index, void *out)
 
 static const char *read_durability(lua_State *L, int index, void *out)
 {
-    const char *word = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : "";
+    const char *word = string_at(L, index);
 
-    if (strcmp(word, "full") != 0 && strcmp(word, "none") != 0)
+    if (!word || (strcmp(word, "full") != 0 && strcmp(word, "none") != 0))
         return "must be \"full\" or \"none\"";
     *(aw_durability *)out = word[0] == 'f' ? AW_DURABLE : AW_NOT_DURABLE;
     return NULL;
@@ -320,10 +327,11 @@ static const char *read_data(lua_State *L, int index, void *out)
 
 static const char *read_source(lua_State *L, int index, void *out)
 {
-    if (lua_type(L, index) != LUA_TSTRING
-        || strlen(lua_tostring(L, index)) != lua_rawlen(L, index))
+    const char *path = string_at(L, index);
+
+    if (!path)
         return "must be the path of a file";
-    *(const char **)out = lua_tostring(L, index);
+    *(const char **)out = path;
     return NULL;
 }
 
@@ -574,6 +582,7 @@ static int writer_new(lua_State *L)
     handle *self;
     aw_error err;
 
+    luaL_checktype(L, 1, LUA_TSTRING);
     lua_settop(L, 2);
     self = new_handle(L, WRITER);
     check_options(L, 2, writer_options, &options);

@@ -1,0 +1,211 @@
+/* aw_txn: see the header. */
+#define _GNU_SOURCE /* O_DIRECTORY */
+#include "aw_txn.h"
+
+#include "aw_at.h"
+#include "aw_error.h"
+#include "aw_lock.h"
+#include "aw_name.h"
+#include "aw_snapshot.h"
+#include "aw_sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void aw_txn_begin(aw_txn *t, const aw_writer *writer, aw_payload *payload, aw_error *err)
+{
+    static const aw_txn blank = { 0 };
+    static const aw_live no_live = AW_LIVE_INIT;
+    static const aw_stage no_stage = AW_STAGE_INIT;
+
+    *t = blank;
+    t->writer = writer;
+    t->payload = payload;
+    t->target = t->lock = t->origin = -1;
+    t->live = no_live;
+    t->stage = no_stage;
+    t->err = err;
+}
+
+bool aw_txn_is_durable(const aw_txn *t)
+{
+    return t->writer->options.durability == AW_DURABLE;
+}
+
+/* ---- (1) --------------------------------------------------------------- */
+
+int aw_txn_check_payload(aw_txn *t)
+{
+    if (aw_payload_seal(t->payload, t->err) < 0)
+        return -1;
+    if (aw_payload_fits(t->payload, strlen(t->writer->target), t->err) < 0)
+        return -1;
+    for (size_t i = 0; i < t->payload->count; i++) {
+        int fd;
+
+        if (!t->payload->items[i].source)
+            continue;
+        fd = aw_item_open(&t->payload->items[i], NULL, t->err);
+        if (fd < 0)
+            return -1;
+        aw_close_fd(&fd);
+    }
+    return 0;
+}
+
+/* ---- (2) --------------------------------------------------------------- */
+
+static int make_target(aw_txn *t)
+{
+    const char *path = t->writer->target;
+    const aw_folder plain = { "", 0, AW_UNSET, AW_UNSET, AW_UNSET };
+    aw_rules rules;
+    aw_wish wish;
+
+    if (aw_sys_mkdirat(AT_FDCWD, path, 0700) < 0) {
+        if (errno == ENOENT)
+            return aw_fail(t->err, AW_E_NO_TARGET, path, "its parent directory does not exist");
+        return errno == EEXIST ? 0 : aw_fail_io(t->err, "mkdirat", path);
+    }
+    t->made_target = true;
+    t->target = aw_target_open(path, t->err);
+    if (t->target < 0)
+        return -1;
+    if (aw_rules_for(-1, &t->writer->options, &rules, t->err) < 0)
+        return -1;
+    wish = aw_wish_for_folder(&rules, &plain);
+    if (aw_sys_fchmod(t->target, wish.mode) < 0)
+        return aw_fail_io(t->err, "fchmod", path);
+    if (aw_sys_fchown(t->target, wish.chown_uid, wish.chown_gid) < 0)
+        return aw_fail_io(t->err, "fchown", path);
+    return 0;
+}
+
+static int open_target(aw_txn *t)
+{
+    t->target = aw_target_open(t->writer->target, t->err);
+    if (t->target >= 0)
+        return 0;
+    if (!t->may_create || errno != ENOENT)
+        return -1;
+    if (make_target(t) < 0)
+        return -1;
+    if (t->target < 0) /* somebody else has made it just now */
+        t->target = aw_target_open(t->writer->target, t->err);
+    return t->target < 0 ? -1 : 0;
+}
+
+/* 1 when the path still leads to what is locked, else 0. */
+static int is_same_target(const aw_txn *t)
+{
+    struct stat held, named;
+
+    if (aw_sys_fstat(t->target, &held) < 0)
+        return aw_fail_io(t->err, "fstat", t->writer->target);
+    if (aw_sys_fstatat(AT_FDCWD, t->writer->target, &named, 0) < 0)
+        return 0;
+    return held.st_dev == named.st_dev && held.st_ino == named.st_ino;
+}
+
+int aw_txn_take_lock(aw_txn *t)
+{
+    int64_t deadline = aw_lock_deadline(t->writer->options.lock_timeout);
+
+    for (;;) {
+        int same, locked;
+
+        if (open_target(t) < 0)
+            return -1;
+        locked = aw_lock_take(t->target, deadline, &t->lock, t->err);
+        if (locked < 0 && t->err->sys_errno != ENOENT)
+            return -1;
+        same = is_same_target(t);
+        if (same == 1)
+            return locked;
+        if (same < 0)
+            return -1;
+        aw_close_fd(&t->lock); /* it was replaced while we waited */
+        aw_close_fd(&t->target);
+        t->made_target = false;
+    }
+}
+
+/* ---- (3) --------------------------------------------------------------- */
+
+static void keep_newest(aw_txn *t, const char *version, size_t length)
+{
+    char name[AW_VERSION_MAX];
+
+    snprintf(name, sizeof name, "%.*s", (int)length, version);
+    if (t->newest[0] == '\0' || aw_name_compare(name, t->newest) > 0)
+        memcpy(t->newest, name, sizeof name);
+}
+
+static void find_newest(aw_txn *t)
+{
+    const size_t suffix = sizeof AW_NAME_RETIRED_SUFFIX - 1;
+
+    if (t->live.name[0] != '\0')
+        keep_newest(t, t->live.name, sizeof t->live.name);
+    if (t->scan.version_count > 0)
+        keep_newest(t, t->scan.versions[0], AW_VERSION_MAX);
+    for (size_t i = 0; i < t->scan.retired_count; i++)
+        keep_newest(t, t->scan.retired[i], strlen(t->scan.retired[i]) - suffix);
+}
+
+/* What is there, without a change to it. */
+int aw_txn_read(aw_txn *t)
+{
+    if (aw_live_open(t->target, &t->live, t->err) < 0)
+        return -1;
+    if (aw_scan_target(t->target, &t->scan, t->err) < 0)
+        return -1;
+    find_newest(t);
+    return aw_rules_for(t->target, &t->writer->options, &t->rules, t->err);
+}
+
+/* ---- the way out ------------------------------------------------------- */
+
+/* A target that this write made goes again with it, unless somebody else has
+ * put something there: their lock file is not the one that we hold. */
+static void unmake_target(aw_txn *t)
+{
+    if (!t->made_target || is_same_target(t) != 1)
+        return;
+    (void)aw_sys_unlinkat(t->target, AW_NAME_LOCK, 0);
+    (void)aw_sys_unlinkat(AT_FDCWD, t->writer->target, AT_REMOVEDIR);
+}
+
+/* Undo unless committed, give up everything, hand out the result. */
+int aw_txn_finish(aw_txn *t, int rc, aw_result *result)
+{
+    aw_error kept;
+
+    if (rc < 0)
+        t->err->committed = t->committed;
+    kept = *t->err;
+    aw_live_close(&t->live);   /* descriptors that undoing may need */
+    aw_close_fd(&t->origin);
+    if (rc < 0 && !t->committed) {
+        aw_links_undo(&t->links);
+        aw_stage_discard(&t->stage);
+        unmake_target(t);
+    }
+    if (rc < 0)
+        *t->err = kept;
+    aw_close_fd(&t->stage.fd);
+    aw_close_fd(&t->lock);
+    aw_close_fd(&t->target);
+    aw_links_clear(&t->links);
+    aw_scan_clear(&t->scan);
+    aw_tree_clear(&t->origin_tree);
+    free(t->actions);
+    if (rc == 0)
+        *result = t->result;
+    else
+        aw_result_clear(&t->result);
+    return rc;
+}

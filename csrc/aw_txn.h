@@ -1,0 +1,65 @@
+/* aw_txn: one write from beginning to end: what it has opened and made so far.
+ *
+ * Here are its first steps, (1) to (3), and its only way out, which undoes in
+ * the reverse order of doing unless the swap has happened. The steps between
+ * are aw_write's.
+ */
+#ifndef AW_TXN_H
+#define AW_TXN_H
+
+#include "atomicwriter.h"
+#include "aw_compare.h"
+#include "aw_current.h"
+#include "aw_links.h"
+#include "aw_payload.h"
+#include "aw_stage.h"
+
+struct aw_writer {
+    char      *target;   /* absolute                                         */
+    aw_options options;
+};
+
+typedef struct aw_txn {
+    const aw_writer *writer;
+    aw_payload      *payload;
+    const aw_check  *check;
+    int              target;
+    int              lock;
+    bool             may_create;    /* the target, if it is missing           */
+    bool             made_target;   /* by this write                          */
+    aw_live          live;
+    bool             live_durable;  /* so says the note in "..lock"           */
+    aw_scan          scan;
+    char             newest[AW_VERSION_MAX]; /* the greatest name seen; or "" */
+    aw_rules         rules;
+    unsigned char   *actions;
+    aw_stage         stage;
+    aw_links         links;
+    bool             committed;
+    int            (*choose)(struct aw_txn *t, const char *wanted);
+                                    /* of a rollback: makes its payload       */
+    const char      *wanted;        /* by a rollback: a version, or NULL      */
+    int              origin;        /* the version rolled back to             */
+    aw_tree          origin_tree;   /* its folders' names live here           */
+    aw_result        result;
+    aw_error        *err;
+} aw_txn;
+
+void aw_txn_begin(aw_txn *t, const aw_writer *writer, aw_payload *payload, aw_error *err);
+
+bool aw_txn_is_durable(const aw_txn *t);
+
+/* (1) Seal the payload; see that its paths fit and its sources can be read. */
+int aw_txn_check_payload(aw_txn *t);
+
+/* (2) Open the target, lock it, and make sure that the path still leads there. */
+int aw_txn_take_lock(aw_txn *t);
+
+/* (3) Read the live version and the target's names. */
+int aw_txn_read(aw_txn *t);
+
+/* Undo if RC is a failure before the swap; give up everything; hand out the
+ * result if RC is 0. Returns RC, with err->committed set as it is. */
+int aw_txn_finish(aw_txn *t, int rc, aw_result *result);
+
+#endif

@@ -1,0 +1,164 @@
+/* aw_versions: what is done with versions other than the live one. */
+#define _GNU_SOURCE /* AT_SYMLINK_NOFOLLOW */
+#include "aw_versions.h"
+
+#include "aw_at.h"
+#include "aw_error.h"
+#include "aw_name.h"
+#include "aw_recover.h"
+#include "aw_snapshot.h"
+#include "aw_sys.h"
+#include "aw_txn.h"
+#include "aw_write.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- rolling back ------------------------------------------------------ */
+
+/* The retained version that is meant, as a name in the scan; or NULL. Those that
+ * are newer than the live one were never live (INV-1). */
+static const char *find_origin(const aw_txn *t, const char *wanted)
+{
+    for (size_t i = 0; i < t->scan.version_count; i++) {
+        const char *version = t->scan.versions[i];
+
+        if (t->live.name[0] == '\0' || aw_name_compare(version, t->live.name) > 0)
+            continue;
+        if (wanted ? strcmp(version, wanted) == 0 : strcmp(version, t->live.name) != 0)
+            return version;
+    }
+    return NULL;
+}
+
+static int put_file(aw_txn *t, aw_cursor *cursor, const aw_node *node)
+{
+    const char *name = aw_cursor_enter_parent(cursor, node->path, node->length);
+    aw_item item = { 0 };
+    struct stat st;
+
+    if (!name || aw_sys_fstatat(cursor->dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return aw_fail_io(t->err, "fstatat", node->path);
+    item.path = node->path;
+    item.length = node->length;
+    item.mode = (int)(st.st_mode & 07777);
+    item.uid = st.st_uid;
+    item.gid = st.st_gid;
+    return aw_payload_put(t->payload, &item, t->err);
+}
+
+static int put_node(aw_txn *t, aw_cursor *cursor, const aw_node *node)
+{
+    aw_folder folder = { node->path, node->length, node->mode, node->uid, node->gid };
+
+    if (node->type == AW_FILE)
+        return put_file(t, cursor, node);
+    if (node->type != AW_DIRECTORY)
+        return aw_fail(t->err, AW_E_FOREIGN_ENTRY, node->path,
+                       "the version to roll back to has this, which is no regular file");
+    if (node->unreadable) {
+        errno = EACCES;
+        return aw_fail_io(t->err, "openat", node->path);
+    }
+    return aw_payload_put_folder(t->payload, &folder, t->err);
+}
+
+/* The payload of a rollback: what the version holds, as it is there. */
+static int choose_origin(aw_txn *t, const char *wanted)
+{
+    const char *version = find_origin(t, wanted);
+    aw_cursor cursor;
+    int rc = 0;
+
+    if (!version)
+        return aw_fail(t->err, AW_E_NOT_FOUND, wanted, "there is no such retained version");
+    t->origin = aw_at_open_dir(t->target, version);
+    if (t->origin < 0)
+        return aw_fail_io(t->err, "openat", version);
+    if (aw_tree_read(t->origin, &t->origin_tree, t->err) < 0)
+        return -1;
+    if (aw_payload_new(&t->payload, t->err) < 0)
+        return -1;
+    cursor = (aw_cursor)AW_CURSOR_INIT(t->origin);
+    for (size_t i = 0; rc == 0 && i < t->origin_tree.count; i++)
+        rc = put_node(t, &cursor, &t->origin_tree.nodes[i]);
+    aw_cursor_close(&cursor);
+    t->payload->origin = t->origin;
+    t->payload->sealed = true; /* the tree is in order, and cannot clash */
+    return rc;
+}
+
+int aw_rollback(aw_writer *writer, const char *version, aw_result *result, aw_error *err)
+{
+    aw_txn t;
+    int rc;
+
+    aw_txn_begin(&t, writer, NULL, err);
+    t.choose = choose_origin;
+    t.wanted = version;
+    rc = aw_txn_finish(&t, aw_publish(&t), result);
+    aw_payload_free(t.payload);
+    return rc;
+}
+
+/* ---- collecting and listing --------------------------------------------- */
+
+int aw_collect(aw_writer *writer, size_t *removed, aw_error *err)
+{
+    aw_result result = AW_RESULT_INIT;
+    size_t count = 0;
+    aw_txn t;
+    int rc = -1;
+
+    aw_txn_begin(&t, writer, NULL, err);
+    if (aw_txn_take_lock(&t) == 0 && aw_txn_read(&t) == 0)
+        rc = aw_recover_sweep(t.target, &t.scan, &t.live, NULL, &t.result, err);
+    if (rc == 0)
+        aw_recover_prune(t.target, &t.scan, t.live.name, 0, aw_txn_is_durable(&t), &count,
+                         &t.result);
+    rc = aw_txn_finish(&t, rc, &result);
+    aw_result_clear(&result);
+    if (rc == 0)
+        *removed = count;
+    return rc;
+}
+
+int aw_versions(aw_writer *writer, aw_version **versions, size_t *count, aw_error *err)
+{
+    aw_version *list = NULL;
+    aw_result unused = AW_RESULT_INIT;
+    size_t found = 0;
+    aw_txn t;
+    int rc = -1;
+
+    aw_txn_begin(&t, writer, NULL, err);
+    t.target = aw_target_open(writer->target, err);
+    if (t.target >= 0)
+        rc = aw_txn_read(&t);
+    if (rc == 0 && t.live.name[0] != '\0' && t.scan.version_count > 0) {
+        list = calloc(t.scan.version_count, sizeof *list);
+        if (!list)
+            rc = aw_fail_memory(err);
+    }
+    for (size_t i = 0; list && i < t.scan.version_count; i++) {
+        const char *name = t.scan.versions[i];
+
+        if (aw_name_compare(name, t.live.name) > 0)
+            continue; /* INV-1: unfinished */
+        snprintf(list[found].name, sizeof list[found].name, "%s", name);
+        list[found].time = aw_name_time(name);
+        list[found].live = t.live.fd >= 0 && strcmp(name, t.live.name) == 0;
+        found++;
+    }
+    rc = aw_txn_finish(&t, rc, &unused);
+    if (rc < 0) {
+        free(list);
+        return -1;
+    }
+    *versions = list;
+    *count = found;
+    return 0;
+}
