@@ -97,7 +97,9 @@ static int is_still_there(int target, int fd, aw_error *err)
 
 int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err)
 {
-    for (;;) {
+    enum { ATTEMPTS_MAX = 1000 };
+
+    for (int i = 0; i < ATTEMPTS_MAX; i++) {
         int opened = open_lock_file(target, err), there;
 
         if (opened < 0)
@@ -113,6 +115,8 @@ int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err)
         if (there < 0)
             return -1;
     }
+    return aw_fail(err, AW_E_FOREIGN_ENTRY, AW_NAME_LOCK,
+                   "it is replaced again and again, and writers never do that");
 }
 
 /* ---- the note ---------------------------------------------------------- */

@@ -28,7 +28,7 @@ int aw_stage_make(aw_stage *stage, int target, const char *newest, aw_error *err
     if (aw_name_next(&now, newest, stage->name) < 0)
         return aw_fail(err, AW_E_FOREIGN_ENTRY, newest,
                        "no version's name can be greater than this one");
-    if (aw_sys_mkdirat(target, stage->name, 0700) < 0)
+    if (aw_sys_mkdirat(target, stage->name, 0700) < 0) /* INV-2: nobody races us to it */
         return aw_fail_io(err, "mkdirat", stage->name);
     stage->target = target;
     stage->fd = aw_at_open_dir(target, stage->name);
@@ -168,7 +168,7 @@ static int write_contents(filler *f, const aw_item *item, int fd)
 
 static int write_item(filler *f, const aw_item *item, const char *name)
 {
-    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW; /* INV-4: a new inode */
     aw_wish wish = aw_wish_for_item(f->rules, item);
     int fd = aw_sys_openat(f->to.dir, name, flags, 0600), rc;
 

@@ -112,9 +112,10 @@ static int is_same_target(const aw_txn *t)
 
 int aw_txn_take_lock(aw_txn *t)
 {
+    enum { ATTEMPTS_MAX = 1000 };
     int64_t deadline = aw_lock_deadline(t->writer->options.lock_timeout);
 
-    for (;;) {
+    for (int i = 0; i < ATTEMPTS_MAX; i++) {
         int same, locked;
 
         if (open_target(t) < 0)
@@ -131,6 +132,8 @@ int aw_txn_take_lock(aw_txn *t)
         aw_close_fd(&t->target);
         t->made_target = false;
     }
+    return aw_fail(t->err, AW_E_NO_TARGET, t->writer->target,
+                   "it is replaced again and again while it is being locked");
 }
 
 /* ---- (3) --------------------------------------------------------------- */
@@ -173,29 +176,27 @@ int aw_txn_read(aw_txn *t)
  * put something there: their lock file is not the one that we hold. */
 static void unmake_target(aw_txn *t)
 {
-    if (!t->made_target || is_same_target(t) != 1)
-        return;
-    (void)aw_sys_unlinkat(t->target, AW_NAME_LOCK, 0);
-    (void)aw_sys_unlinkat(AT_FDCWD, t->writer->target, AT_REMOVEDIR);
+    aw_error *first = t->err, ignored;
+
+    t->err = &ignored; /* the failure that brought us here is the one to tell */
+    if (t->made_target && is_same_target(t) == 1) {
+        (void)aw_sys_unlinkat(t->target, AW_NAME_LOCK, 0);
+        (void)aw_sys_unlinkat(AT_FDCWD, t->writer->target, AT_REMOVEDIR);
+    }
+    t->err = first;
 }
 
-/* Undo unless committed, give up everything, hand out the result. */
 int aw_txn_finish(aw_txn *t, int rc, aw_result *result)
 {
-    aw_error kept;
-
-    if (rc < 0)
-        t->err->committed = t->committed;
-    kept = *t->err;
     aw_live_close(&t->live);   /* descriptors that undoing may need */
     aw_close_fd(&t->origin);
+    if (rc < 0)
+        t->err->committed = t->committed;
     if (rc < 0 && !t->committed) {
         aw_links_undo(&t->links);
         aw_stage_discard(&t->stage);
         unmake_target(t);
     }
-    if (rc < 0)
-        *t->err = kept;
     aw_close_fd(&t->stage.fd);
     aw_close_fd(&t->lock);
     aw_close_fd(&t->target);

@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdalign.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -43,8 +44,13 @@ static int add_watch(aw_watcher *watcher, aw_error *err)
 {
     struct stat held, named;
 
-    if (aw_sys_inotify_add_watch(watcher->inotify, watcher->path, (uint32_t)EVENTS) < 0)
-        return aw_fail_io(err, "inotify_add_watch", watcher->path);
+    if (aw_sys_inotify_add_watch(watcher->inotify, watcher->path, (uint32_t)EVENTS) < 0) {
+        aw_fail_io(err, "inotify_add_watch", watcher->path);
+        if (errno == ENOSPC) /* "no space left on device" would mislead */
+            snprintf(err->detail, sizeof err->detail,
+                     "no inotify watch is left (sysctl fs.inotify.max_user_watches)");
+        return -1;
+    }
     if (aw_sys_fstat(watcher->target, &held) < 0)
         return aw_fail_io(err, "fstat", watcher->path);
     if (aw_sys_fstatat(AT_FDCWD, watcher->path, &named, 0) < 0
@@ -72,6 +78,10 @@ int aw_watch_open(const char *target, aw_watcher **watcher, aw_error *err)
     made->inotify = aw_sys_inotify_init();
     if (made->inotify < 0) {
         aw_fail_io(err, "inotify_init1", NULL);
+        if (errno == EMFILE)
+            snprintf(err->detail, sizeof err->detail,
+                     "no inotify instance is left (sysctl fs.inotify.max_user_instances), "
+                     "or no descriptor");
         goto fail;
     }
     if (add_watch(made, err) < 0 || aw_live_name(made->target, made->seen, err) < 0)
