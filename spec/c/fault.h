@@ -1,0 +1,72 @@
+/* fault.h: faults in the table of system calls.
+ *
+ * While armed, every call that the core makes through aw_sys is counted; the
+ * first one is number 1. A plan says what happens to which:
+ *
+ *     fault_arm((fault_plan) { .at = 7, .kind = FAULT_FAIL, .code = ENOSPC });
+ *     …
+ *     fault_disarm();
+ *
+ * Syncing calls succeed without doing anything, so that a spec is as quick on a
+ * disk as in memory: what the disk does is not what is tested here. One thread
+ * only.
+ */
+#ifndef FAULT_H
+#define FAULT_H
+
+#include "aw_sys.h"
+
+typedef enum fault_call {
+#define FAULT_NAME(type, name, parameters, arguments) CALL_##name,
+    AW_SYS_CALLS(FAULT_NAME)
+    AW_SYS_PLAIN_CALLS(FAULT_NAME)
+#undef FAULT_NAME
+    CALL_COUNT
+} fault_call;
+
+typedef enum fault_kind {
+    FAULT_NONE,        /* count only                                         */
+    FAULT_FAIL,        /* call AT fails with CODE, and is not made; a close
+                          closes all the same                                */
+    FAULT_STICKY,      /* so do all later ones of the same name              */
+    FAULT_EVERY,       /* all calls named CALL fail with CODE                */
+    FAULT_SHORT,       /* call AT transfers less than was asked for          */
+    FAULT_ALWAYS_SHORT,/* and so do all                                      */
+    FAULT_EXIT_BEFORE, /* the process ends, call AT is not made              */
+    FAULT_EXIT_AFTER   /* the process ends, call AT was made                 */
+} fault_kind;
+
+enum { FAULT_EXIT_STATUS = 86 };
+
+typedef struct fault_plan {
+    unsigned   at;
+    fault_kind kind;
+    int        code;
+    fault_call call;   /* for FAULT_EVERY                                    */
+} fault_plan;
+
+/* From now on, count from 1 and follow PLAN. */
+void fault_arm(fault_plan plan);
+
+/* Back to the kernel's own calls. */
+void fault_disarm(void);
+
+/* Since fault_arm(): the calls made, and how many were hit by the plan. */
+unsigned fault_calls(void);
+unsigned fault_hits(void);
+
+/* The name of call number AT in what was counted last; AT <= fault_calls(). */
+fault_call fault_call_at(unsigned at);
+
+const char *fault_call_name(fault_call call);
+
+/* The errnos that CALL can really return, 0-terminated, most likely first. */
+const int *fault_codes(fault_call call);
+
+/* Whether CALL has an amount of bytes that can be less than asked for. */
+bool fault_can_be_short(fault_call call);
+
+/* Whether aw_sys starts CALL again after EINTR. */
+bool fault_is_restarted(fault_call call);
+
+#endif
