@@ -119,10 +119,11 @@ $(BUILD)/atomicwriter.pc: csrc/atomicwriter.pc.in csrc/atomicwriter.h FORCE
 
 # ---- running -----------------------------------------------------------
 
-# The environment in which a flavour finds the modules of this tree.
+# The environment in which a flavour finds the modules of this tree, from any
+# working directory.
+build_path = $(if $(filter /%,$(BUILD)),,$(CURDIR)/)$(BUILD)
 lua_env = env LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
-              LUA_CPATH="$(CURDIR)/$(BUILD)/$(1)/?.so;;" \
-              ATOMICWRITER_BUILD="$(CURDIR)/$(BUILD)"
+              LUA_CPATH="$(build_path)/$(1)/?.so;;" ATOMICWRITER_BUILD="$(build_path)"
 run_lua = $(call lua_env,$(1)) $(call interpreter,$(1))
 
 DEPS := spec/support/deps.sh
