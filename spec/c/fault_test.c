@@ -1,0 +1,702 @@
+/* fault_test.c: every call to the kernel fails, falls short or is the last one.
+ *
+ * For each scenario the calls are counted in a run without faults. Then the
+ * scenario is set up anew for each point: call N fails with each errno that it
+ * can really have, alone or with all later calls of its name; is interrupted;
+ * transfers less than asked for; or the process ends before or after it. After
+ * each point everything that the header promises is looked at, and one or two
+ * writes without faults must leave the target clean. No root is needed.
+ */
+#define _GNU_SOURCE
+#include "disk.h"
+#include "fault.h"
+#include "kit.h"
+#include "test.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { HISTORY_MAX = 5 };
+
+typedef struct scenario scenario;
+
+struct scenario {
+    const file *history[HISTORY_MAX]; /* written first, the last one is live  */
+    const file *after;      /* what is live once ACT has succeeded            */
+    const file *other;      /* a payload unlike both                          */
+    unsigned    keep;       /* of the act                                     */
+    int       (*act)(const scenario *s, aw_result *result, aw_error *err);
+    void      (*prepare)(void); /* after the history; may be NULL             */
+    bool        residue;    /* it leaves something to be swept: a failure need
+                               not leave that as it was                       */
+    bool        mends;      /* not every visible name resolves before         */
+    bool        creates;    /* there is no target before                      */
+    bool        refused;    /* ACT fails without a fault, too                 */
+    unsigned    stride;     /* only every so-manieth point; 0: every one      */
+
+    /* filled by explore() */
+    char       *history_trees[HISTORY_MAX];
+    char       *after_tree, *other_tree;
+    unsigned    calls;      /* of a run without faults                        */
+    unsigned    refused_at; /* the number of calls when the check said no     */
+    unsigned    noted_at;   /* the call that notes the version as durable     */
+};
+
+/* ---- acts -------------------------------------------------------------- */
+
+static aw_options act_options(const scenario *s)
+{
+    aw_options options = AW_OPTIONS_INIT; /* durable: every sync is a point */
+
+    options.keep = s->keep;
+    options.create = s->creates;
+    return options;
+}
+
+static unsigned asked_at;
+
+static int refuse(void *context, const char *stage, char *reason, size_t size)
+{
+    (void)context;
+    (void)stage;
+    asked_at = fault_calls();
+    snprintf(reason, size, "no");
+    return -1;
+}
+
+static int act_write_with(const scenario *s, const aw_check *check, aw_result *result, aw_error *err)
+{
+    aw_options options = act_options(s);
+    aw_writer *writer = NULL;
+    aw_payload *payload = payload_of(s->after);
+    int rc = aw_writer_open("target", &options, &writer, err);
+
+    if (rc == 0)
+        rc = aw_write(writer, payload, check, result, err);
+    aw_writer_close(writer);
+    aw_payload_free(payload);
+    return rc;
+}
+
+static int act_write(const scenario *s, aw_result *result, aw_error *err)
+{
+    return act_write_with(s, NULL, result, err);
+}
+
+static int act_refused(const scenario *s, aw_result *result, aw_error *err)
+{
+    const aw_check check = { refuse, NULL };
+    scenario wanting = *s;
+
+    wanting.after = s->other;
+    return act_write_with(&wanting, &check, result, err);
+}
+
+static int act_rollback(const scenario *s, aw_result *result, aw_error *err)
+{
+    aw_options options = act_options(s);
+    aw_writer *writer = NULL;
+    int rc = aw_writer_open("target", &options, &writer, err);
+
+    if (rc == 0)
+        rc = aw_rollback(writer, NULL, result, err);
+    aw_writer_close(writer);
+    return rc;
+}
+
+static int act_collect(const scenario *s, aw_result *result, aw_error *err)
+{
+    aw_options options = act_options(s);
+    aw_writer *writer = NULL;
+    size_t removed;
+    int rc = aw_writer_open("target", &options, &writer, err);
+
+    (void)result;
+    if (rc == 0)
+        rc = aw_collect(writer, &removed, err);
+    aw_writer_close(writer);
+    return rc;
+}
+
+/* ---- setting up -------------------------------------------------------- */
+
+static size_t history_count(const scenario *s)
+{
+    size_t count = 0;
+
+    while (count < HISTORY_MAX && s->history[count])
+        count++;
+    return count;
+}
+
+static void set_up(const scenario *s)
+{
+    aw_error err;
+
+    if (!s->creates)
+        disk_mkdir("target", 0755);
+    for (size_t i = 0; i < history_count(s); i++)
+        CHECK_OK(write_keeping(HISTORY_MAX, s->history[i], NULL, &err), &err);
+    if (s->prepare)
+        s->prepare();
+}
+
+/* ---- looking ----------------------------------------------------------- */
+
+static char complaint[2 * PATH_MAX];
+
+static const char *complain(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(complaint, sizeof complaint, format, args);
+    va_end(args);
+    return complaint;
+}
+
+typedef struct before {
+    char  *name;   /* of the live version, or NULL                           */
+    char  *tree;   /* it                                                     */
+    char  *state;  /* of everything                                          */
+    size_t open_files;
+} before;
+
+static before look_before(void)
+{
+    return (before){ live_name("target"), live_tree("target"), disk_state("target"),
+                     disk_open_files() };
+}
+
+static void forget(before *b)
+{
+    free(b->name);
+    free(b->tree);
+    free(b->state);
+}
+
+/* What a run came to. */
+typedef struct outcome {
+    bool     killed;
+    int      rc;
+    aw_error err;
+    bool     changed;       /* of the result                                 */
+    char     version[AW_VERSION_MAX];
+    unsigned hits;
+} outcome;
+
+/* Whether TREE is one of those that were ever complete. */
+static bool was_whole(const scenario *s, const char *tree)
+{
+    for (size_t i = 0; i < history_count(s); i++)
+        if (strcmp(tree, s->history_trees[i]) == 0)
+            return true;
+    return strcmp(tree, s->after_tree) == 0 || strcmp(tree, s->other_tree) == 0;
+}
+
+/* Every retained version must be complete: it can be rolled back to. */
+static const char *torn_version(const scenario *s, const char *live)
+{
+    const char *odd = NULL;
+    struct dirent *entry;
+    DIR *dir = opendir("target");
+
+    while (!odd && dir && (entry = readdir(dir)) != NULL) {
+        char path[PATH_MAX], *tree;
+        size_t length = strlen(entry->d_name);
+
+        if (strncmp(entry->d_name, "..2", 3) != 0 || entry->d_name[length - 1] == 'p'
+            || !live || strcmp(entry->d_name, live) > 0)
+            continue; /* retired, or unfinished */
+        snprintf(path, sizeof path, "target/%s", entry->d_name);
+        tree = disk_tree(path);
+        if (!was_whole(s, tree))
+            odd = complain("%s is torn: {%s}", entry->d_name, tree);
+        free(tree);
+    }
+    if (dir)
+        closedir(dir);
+    return odd;
+}
+
+/* Every name of the live version must resolve. */
+static const char *unresolved(const char *live)
+{
+    char path[PATH_MAX], shown[PATH_MAX];
+    const char *odd = NULL;
+    struct dirent *entry;
+    struct stat st;
+    DIR *dir;
+
+    snprintf(path, sizeof path, "target/%s", live);
+    dir = opendir(path);
+    while (!odd && dir && (entry = readdir(dir)) != NULL) {
+        snprintf(shown, sizeof shown, "target/%s", entry->d_name);
+        if (entry->d_name[0] != '.' && stat(shown, &st) < 0)
+            odd = complain("%s is live and does not resolve", entry->d_name);
+    }
+    if (dir)
+        closedir(dir);
+    return odd;
+}
+
+/* The state without what a failure may leave where nothing was. */
+static bool nothing_came(const scenario *s, const before *b, const char *state)
+{
+    if (strcmp(state, b->state) == 0)
+        return true;
+    return s->creates && strchr(state, '\n') == state + strlen(state) - 1; /* an empty target */
+}
+
+/* Whether the fault may have struck what undoes or sweeps, so that the next
+ * write must finish it. */
+static bool may_leave_litter(const scenario *s, fault_plan plan, const outcome *o)
+{
+    return s->residue || o->hits > 1 || (s->refused && plan.at > s->refused_at)
+           || o->err.committed;
+}
+
+/* A failed sync must not be noted as a success. */
+static const char *false_note(const scenario *s, fault_plan plan, const char *live)
+{
+    fault_call call = fault_call_at(plan.at);
+    char *note, *end;
+    const char *odd = NULL;
+
+    if (s->noted_at == 0 || plan.at > s->noted_at || (call != CALL_fsync && call != CALL_syncfs)
+        || plan.code == EINTR)
+        return NULL;
+    note = disk_read("target/..lock");
+    end = note ? strpbrk(note, " \n") : NULL;
+    if (end)
+        *end = '\0';
+    if (note && live && strcmp(note, live) == 0)
+        odd = complain("%s is noted as durable though a sync failed", live);
+    free(note);
+    return odd;
+}
+
+static const char *look_after(const scenario *s, fault_plan plan, const before *b,
+                              const outcome *o)
+{
+    char *name = live_name("target"), *tree = live_tree("target"), *state = NULL;
+    bool fails = plan.kind == FAULT_FAIL || plan.kind == FAULT_STICKY;
+    bool new = (name == NULL) != (b->name == NULL) || (name && strcmp(name, b->name) != 0);
+    const char *odd = NULL;
+
+    if (strcmp(tree, new ? s->after_tree : b->tree) != 0)
+        odd = complain("readers see {%s} instead of {%s}", tree, new ? s->after_tree : b->tree);
+    else if (!o->killed && o->rc < 0 && o->err.committed != new)
+        odd = complain("committed is %d, readers see the %s", o->err.committed, new ? "new" : "old");
+    else if (!o->killed && o->rc < 0 && (o->err.code == AW_OK || o->err.code > AW_E_IO))
+        odd = complain("an error without a code");
+    else if (!o->killed && o->rc < 0 && (o->err.code == AW_E_IO) != (o->err.sys_errno != 0))
+        odd = complain("code %s with errno %d", aw_code_name(o->err.code), o->err.sys_errno);
+    else if (!o->killed && o->rc == 0 && strcmp(tree, s->after_tree) != 0)
+        odd = complain("success, but readers see {%s}", tree);
+    else if (!o->killed && o->rc == 0 && o->version[0] && strcmp(o->version, name) != 0)
+        odd = complain("the result says %s, ..data says %s", o->version, name);
+    else if (!o->killed && o->rc == 0 && o->changed != new)
+        odd = complain("the result says changed %d, ..data says %d", o->changed, new);
+    else if (!o->killed && !fails && (o->rc < 0) != s->refused)
+        odd = complain("what is no failure made it fail");
+    else if (s->refused && !o->killed && plan.at > s->refused_at && o->err.code != AW_E_CHECK_FAILED)
+        odd = complain("undoing replaced the error by %s", aw_code_name(o->err.code));
+    if (!odd && name && (!s->mends || (!o->killed && o->rc == 0)))
+        odd = unresolved(name);
+    if (!odd)
+        odd = torn_version(s, name);
+    if (!odd && !o->killed && fails)
+        odd = false_note(s, plan, name);
+    if (!odd && !o->killed && o->rc < 0 && !may_leave_litter(s, plan, o)) {
+        state = disk_state("target");
+        if (!nothing_came(s, b, state))
+            odd = complain("the failure changed the target from {%s} to {%s}", b->state, state);
+    }
+    if (!odd && disk_open_files() != b->open_files)
+        odd = complain("%zu descriptors are open, %zu were", disk_open_files(), b->open_files);
+    free(name);
+    free(tree);
+    free(state);
+    return odd;
+}
+
+/* A write without faults must succeed and leave the target clean. */
+static const char *heal(const scenario *s, const file *files, const char *tree)
+{
+    aw_result result = AW_RESULT_INIT;
+    const char *odd = NULL;
+    char *live;
+    aw_error err;
+
+    if (!disk_exists("target"))
+        disk_mkdir("target", 0755);
+    if (write_keeping(s->keep, files, &result, &err) < 0) {
+        char text[AW_ERROR_TEXT_MAX];
+        odd = complain("the next write: %s", aw_error_text(&err, text, sizeof text));
+    } else if (result.warnings.count > 0) {
+        odd = complain("the next write warns: %s", result.warnings.items[0]);
+    }
+    aw_result_clear(&result);
+    if (!odd)
+        odd = unclean("target", tree, s->keep);
+    if (odd && odd != complaint)
+        odd = complain("after the next write: %s", odd);
+    live = live_name("target");
+    if (!odd)
+        odd = torn_version(s, live);
+    free(live);
+    return odd;
+}
+
+/* ---- running ----------------------------------------------------------- */
+
+static unsigned points, violations, all_points;
+
+static outcome act(const scenario *s, fault_plan plan)
+{
+    aw_result result = AW_RESULT_INIT;
+    outcome o = { 0 };
+
+    fault_arm(plan);
+    o.rc = s->act(s, &result, &o.err);
+    fault_disarm();
+    o.hits = fault_hits();
+    if (o.rc == 0) {
+        o.changed = result.changed;
+        snprintf(o.version, sizeof o.version, "%s", result.version ? result.version : "");
+    }
+    aw_result_clear(&result);
+    return o;
+}
+
+static outcome act_and_die(const scenario *s, fault_plan plan)
+{
+    outcome o = { .killed = true };
+    int status = -1;
+    pid_t child = fork();
+
+    if (child == 0) {
+        act(s, plan);
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    o.rc = status;
+    return o;
+}
+
+static const char *run_point(const scenario *s, fault_plan plan)
+{
+    const char *odd;
+    before b;
+    outcome o;
+
+    set_up(s);
+    b = look_before();
+    if (plan.kind == FAULT_EXIT_BEFORE || plan.kind == FAULT_EXIT_AFTER)
+        o = act_and_die(s, plan);
+    else
+        o = act(s, plan);
+    odd = o.killed && (!WIFEXITED(o.rc) || (WEXITSTATUS(o.rc) != FAULT_EXIT_STATUS && o.rc != 0))
+              ? complain("the process ended with status %d", o.rc) : look_after(s, plan, &b, &o);
+    if (!odd && points % 2 == 0) /* the same, or another, or both */
+        odd = heal(s, s->after, s->after_tree);
+    if (!odd && points % 4 != 0)
+        odd = heal(s, s->other, s->other_tree);
+    forget(&b);
+    disk_remove("target");
+    return odd;
+}
+
+static void try_point(const scenario *s, fault_plan plan, const char *kind)
+{
+    const char *odd = run_point(s, plan);
+
+    points++;
+    if (odd) {
+        violations++;
+        if (violations <= 10)
+            test_note("call %u of %u, %s: %s %s: %.3000s", plan.at, s->calls,
+                      fault_call_name(fault_call_at(plan.at)), kind,
+                      plan.code ? strerrorname_np(plan.code) : "", odd);
+    }
+}
+
+static void try_call(const scenario *s, unsigned at, fault_call call)
+{
+    const int *codes = fault_codes(call);
+
+    for (size_t i = 0; codes[i] != 0; i++)
+        try_point(s, (fault_plan){ .at = at, .kind = FAULT_FAIL, .code = codes[i] }, "once");
+    for (size_t i = 0; i < 2 && codes[i] != 0; i++)
+        try_point(s, (fault_plan){ .at = at, .kind = FAULT_STICKY, .code = codes[i] }, "for ever");
+    if (fault_is_restarted(call))
+        try_point(s, (fault_plan){ .at = at, .kind = FAULT_FAIL, .code = EINTR }, "once");
+    if (fault_can_be_short(call))
+        try_point(s, (fault_plan){ .at = at, .kind = FAULT_SHORT }, "short");
+    try_point(s, (fault_plan){ .at = at, .kind = FAULT_EXIT_BEFORE }, "killed before");
+    try_point(s, (fault_plan){ .at = at, .kind = FAULT_EXIT_AFTER }, "killed after");
+}
+
+/* Run without faults; learn the calls. */
+static fault_call *rehearse(scenario *s)
+{
+    fault_call *trace;
+    before b;
+    outcome o;
+
+    set_up(s);
+    b = look_before();
+    asked_at = 0;
+    o = act(s, (fault_plan){ .kind = FAULT_NONE });
+    CHECK_THAT((o.rc < 0) == s->refused, "without a fault: %s", aw_code_name(o.err.code));
+    s->calls = fault_calls();
+    s->refused_at = asked_at;
+    trace = calloc(s->calls + 1, sizeof *trace);
+    CHECK(trace != NULL);
+    for (unsigned at = 1; at <= s->calls; at++) {
+        trace[at] = fault_call_at(at);
+        if (trace[at] == CALL_pwrite)
+            s->noted_at = at;
+    }
+    CHECK_THAT(s->refused || !unclean("target", s->after_tree, s->keep), "without a fault: %s",
+               unclean("target", s->after_tree, s->keep));
+    forget(&b);
+    disk_remove("target");
+    return trace;
+}
+
+static void explore(scenario s)
+{
+    unsigned first_points = points, first_violations = violations;
+    fault_call *trace;
+
+    for (size_t i = 0; i < history_count(&s); i++)
+        s.history_trees[i] = tree_of(s.history[i]);
+    s.after_tree = tree_of(s.after);
+    s.other_tree = tree_of(s.other);
+    trace = rehearse(&s);
+    for (unsigned at = 1; at <= s.calls; at++)
+        if (s.stride == 0 || at % s.stride == 0)
+            try_call(&s, at, trace[at]);
+    try_point(&s, (fault_plan){ .at = 1, .kind = FAULT_ALWAYS_SHORT }, "all short");
+    test_note("%u calls, %u points", s.calls, points - first_points);
+    all_points += points - first_points;
+    for (size_t i = 0; i < history_count(&s); i++)
+        free(s.history_trees[i]);
+    free(s.after_tree);
+    free(s.other_tree);
+    free(trace);
+    CHECK_THAT(violations == first_violations, "%u violations", violations - first_violations);
+}
+
+/* ---- the scenarios ----------------------------------------------------- */
+
+#define OLD   FILES(F("a", "1"), FM("d/x", "2", 0600), F("d/e/y", "3"), F("old", "4"))
+#define NEW   FILES(F("a", "one"), FM("d/x", "two", 0600), F("d/e/y", "three"), F("new", "four"))
+#define OTHER FILES(F("a", "other"), F("z/z", ""), F("d/x", "2"))
+
+TEST(first, "G2 G3 G5: faults in a first write")
+{
+    explore((scenario){ .after = NEW, .other = OTHER, .keep = 1, .act = act_write });
+}
+
+TEST(creating, "G2 G3 G5: faults in a first write that makes the target")
+{
+    explore((scenario){ .after = NEW, .other = OTHER, .keep = 1, .act = act_write,
+                        .creates = true });
+}
+
+TEST(rewrite, "G2 G3 G5: faults in a full rewrite")
+{
+    explore((scenario){ .history = { OLD }, .after = NEW, .other = OTHER, .keep = 1,
+                        .act = act_write });
+}
+
+TEST(one_changed, "G2 G3 G5: faults in a write that changes one of many files")
+{
+    explore((scenario){
+        .history = { OLD }, .other = OTHER, .keep = 1, .act = act_write,
+        .after = FILES(F("a", "1"), FM("d/x", "2", 0600), F("d/e/y", "!"), F("old", "4")) });
+}
+
+TEST(type_change, "G2 G3 G5: faults in a change from file to directory and back")
+{
+    explore((scenario){
+        .history = { FILES(F("a", "file"), F("b/c/d", "deep"), F("s", "")) },
+        .after = FILES(F("a/b", "below"), F("b", "top"), F("s", "")),
+        .other = OTHER, .keep = 0, .act = act_write });
+}
+
+TEST(shrink, "G2 G3 G5: faults in a write of nothing after something")
+{
+    explore((scenario){ .history = { OLD }, .after = NO_FILES, .other = OTHER, .keep = 1,
+                        .act = act_write });
+}
+
+TEST(no_op, "G2 G3 G5: faults in a write that changes nothing")
+{
+    explore((scenario){ .history = { OTHER, OLD }, .after = OLD, .other = NEW, .keep = 1,
+                        .act = act_write });
+}
+
+static void lose_link(void)
+{
+    CHECK(unlink("target/old") == 0);
+}
+
+TEST(no_op_heals, "G5: faults in a write that only brings a visible link back")
+{
+    explore((scenario){ .history = { OLD }, .after = OLD, .other = NEW, .keep = 1,
+                        .act = act_write, .prepare = lose_link, .mends = true });
+}
+
+TEST(rollback, "G2 G3 G5: faults in a rollback")
+{
+    explore((scenario){ .history = { NEW, OLD }, .after = NEW, .other = OTHER, .keep = 1,
+                        .act = act_rollback });
+}
+
+TEST(prune_all, "G2 G3 G5: faults in a write that prunes all of four versions")
+{
+    explore((scenario){ .history = { OLD, OTHER, NEW, OLD }, .after = NEW, .other = OTHER,
+                        .keep = 0, .act = act_write });
+}
+
+TEST(prune_some, "G2 G3 G5: faults in a write that keeps one of three versions")
+{
+    explore((scenario){ .history = { OLD, OTHER, OLD }, .after = NEW, .other = OTHER, .keep = 1,
+                        .act = act_write });
+}
+
+TEST(collect, "G2 G3 G5: faults in collecting versions")
+{
+    explore((scenario){ .history = { OLD, NEW, OLD }, .after = OLD, .other = OTHER, .keep = 3,
+                        .act = act_collect });
+}
+
+static char source_text[20001];
+
+static void write_sources(void)
+{
+    disk_write("source", source_text, 0644);
+    disk_write("small", "s", 0644);
+}
+
+TEST(sources, "G2 G3 G5: faults in a write that copies sources")
+{
+    memset(source_text, 'x', sizeof source_text - 1);
+    write_sources();
+    explore((scenario){
+        .history = { FILES(FS("s/one", "small", "s"), F("big", "small yet")) },
+        .after = FILES(FS("s/one", "small", "s"), FS("big", "source", source_text)),
+        .other = OTHER, .keep = 1, .act = act_write, .prepare = write_sources });
+}
+
+static int no_copying(int from, int to, size_t size)
+{
+    (void)from;
+    (void)to;
+    (void)size;
+    errno = ENOSYS;
+    return -1;
+}
+
+static ssize_t no_copy_file_range(int from, int to, size_t size)
+{
+    return no_copying(from, to, size);
+}
+
+static int no_clone(int from, int to)
+{
+    return no_copying(from, to, 0);
+}
+
+TEST(read_and_write, "G2 G3 G5: faults in a write that copies sources by reading and writing")
+{
+    memset(source_text, 'x', sizeof source_text - 1);
+    write_sources();
+    aw_sys.copy_file_range = no_copy_file_range;
+    aw_sys.clone_file = no_clone;
+    explore((scenario){
+        .history = { OLD }, .after = FILES(FS("big", "source", source_text), F("a", "1")),
+        .other = OTHER, .keep = 0, .act = act_write, .prepare = write_sources });
+}
+
+static int no_link(int from_dir, const char *from, int to_dir, const char *to)
+{
+    (void)from_dir;
+    (void)from;
+    (void)to_dir;
+    (void)to;
+    errno = EPERM;
+    return -1;
+}
+
+TEST(no_links, "G2 G3 G5: faults in a write, and in a rollback, where hard links are refused")
+{
+    aw_sys.linkat = no_link;
+    explore((scenario){
+        .history = { OLD }, .other = OTHER, .keep = 1, .act = act_write,
+        .after = FILES(F("a", "1"), FM("d/x", "2", 0600), F("d/e/y", "!"), F("old", "4")) });
+    explore((scenario){ .history = { NEW, OLD }, .after = NEW, .other = OTHER, .keep = 1,
+                        .act = act_rollback });
+}
+
+TEST(refused, "G2 G5: faults in undoing what a check refused")
+{
+    explore((scenario){ .history = { NEW, OLD }, .after = OLD, .other = OTHER, .keep = 1,
+                        .act = act_refused, .refused = true });
+}
+
+static void leave_residue(void)
+{
+    disk_symlink("..2999_01_01_00_00_00.1", "target/..data_tmp");
+    disk_mkdir("target/..2999_01_01_00_00_00.1", 0700);
+    disk_mkdir("target/..2999_01_01_00_00_00.1/d", 0755);
+    disk_write("target/..2999_01_01_00_00_00.1/d/half", "ha", 0600);
+    disk_mkdir("target/..2001_01_01_00_00_00.1_tmp", 0755);
+    disk_write("target/..2001_01_01_00_00_00.1_tmp/rest", "", 0644);
+    disk_symlink("..data/gone", "target/gone");
+    disk_symlink("..data/new", "target/new");
+}
+
+TEST(sweeping, "G5: faults in a write that sweeps what a killed one left")
+{
+    explore((scenario){ .history = { OTHER, OLD }, .after = NEW, .other = OTHER, .keep = 1,
+                        .act = act_write, .prepare = leave_residue, .residue = true });
+}
+
+TEST(sweeping_no_op, "G5: faults in a write that only sweeps")
+{
+    explore((scenario){ .history = { OTHER, OLD }, .after = OLD, .other = NEW, .keep = 1,
+                        .act = act_write, .prepare = leave_residue, .residue = true });
+}
+
+TEST(many, "G2 G3 G5: faults in a write of so many files that one call syncs them all")
+{
+    enum { COUNT = 60 };
+    static char names[COUNT][16];
+    static file files[COUNT + 1];
+
+    for (size_t i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "d%zu/f%02zu", i % 3, i);
+        files[i] = (file)F(names[i], "contents");
+    }
+    explore((scenario){ .history = { OLD }, .after = files, .other = OTHER, .keep = 0,
+                        .act = act_write, .stride = 3 });
+}
+
+TEST(total, "all faults together")
+{
+    test_note("%u points, %u violations", all_points, violations);
+    CHECK(all_points == points);
+}
