@@ -39,7 +39,7 @@ function M.dangers(events, target, undurable)
         dangers[#dangers + 1] = string.format(...)
     end
     local function touch(path, what)
-        if path ~= target .. "/..lock" then dirty[path] = what end
+        if path and path ~= target .. "/..lock" then dirty[path] = what end
     end
     local function sync(path)
         dirty[path] = nil
