@@ -17,7 +17,7 @@ end
 describe("Where Kubernetes' AtomicWriter fails, a writer", function()
     local dir
 
-    before_each(function() dir = sandbox.tmpdir() end)
+    before_each(function() dir = sandbox.memdir() end)
     after_each(function() sandbox.cleanup() end)
 
     local function new_target(payload, options)

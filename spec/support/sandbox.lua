@@ -93,6 +93,16 @@ function M.tmpdir()
     return path
 end
 
+--- As tmpdir, in memory where there is such a place: for what syncs a lot and does
+-- not depend on the file system.
+function M.memdir()
+    local status, path = M.run "cd /dev/shm && mktemp -d /dev/shm/tmp.XXXXXXXXXX"
+    if status ~= 0 then return M.tmpdir() end
+    path = path:gsub("\n$", "")
+    made[#made + 1] = path
+    return path
+end
+
 --- Remove PATH and all below it, also what has lost its permissions.
 function M.rmtree(path)
     assert(path:match("^/.+/."), "rmtree wants an absolute path below a top-level directory")
