@@ -121,26 +121,40 @@ int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err)
 
 /* ---- the note ---------------------------------------------------------- */
 
-/* One line of a fixed length, so that a shorter name leaves no rest. */
-static void compose_note(char note[AW_VERSION_MAX], const char *version)
+/* One line of a fixed length, so that a shorter one leaves no rest. */
+enum { NOTE_SIZE = 160 };
+
+void aw_lock_read_note(int fd, aw_note *note)
 {
-    snprintf(note, AW_VERSION_MAX, "%-62s", version);
-    note[AW_VERSION_MAX - 2] = '\n';
+    static const aw_note none = AW_NOTE_INIT;
+    char text[NOTE_SIZE + 1] = "";
+    int durable, clean, end = 0;
+    long long seconds;
+
+    *note = none;
+    if (aw_sys_pread(fd, text, NOTE_SIZE, 0) != NOTE_SIZE)
+        return;
+    if (sscanf(text, "%63s durable=%1d clean=%1d changed=%20lld.%9ld retained=%20lu%n",
+               note->version, &durable, &clean, &seconds, &note->changed_nsec,
+               &note->retained, &end) != 6 || end == 0
+        || !aw_name_is_version(note->version)) {
+        *note = none;
+        return;
+    }
+    note->durable = durable == 1;
+    note->clean = clean == 1;
+    note->changed_sec = seconds;
 }
 
-bool aw_lock_says_durable(int fd, const char *version)
+void aw_lock_write_note(int fd, const aw_note *note)
 {
-    char note[AW_VERSION_MAX] = "", expected[AW_VERSION_MAX];
+    char text[NOTE_SIZE];
+    int length = snprintf(text, sizeof text,
+                          "%s durable=%d clean=%d changed=%lld.%09ld retained=%lu",
+                          note->version, note->durable, note->clean,
+                          (long long)note->changed_sec, note->changed_nsec, note->retained);
 
-    compose_note(expected, version);
-    return aw_sys_pread(fd, note, AW_VERSION_MAX - 1, 0) == AW_VERSION_MAX - 1
-           && memcmp(note, expected, AW_VERSION_MAX - 1) == 0;
-}
-
-void aw_lock_note_durable(int fd, const char *version)
-{
-    char note[AW_VERSION_MAX];
-
-    compose_note(note, version);
-    (void)aw_sys_pwrite(fd, note, AW_VERSION_MAX - 1, 0); /* without it: syncs again */
+    memset(text + length, ' ', sizeof text - (size_t)length);
+    text[sizeof text - 1] = '\n';
+    (void)aw_sys_pwrite(fd, text, NOTE_SIZE, 0);
 }

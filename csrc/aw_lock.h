@@ -8,10 +8,9 @@
  * INV-2: only the holder of the lock makes, renames or removes names below the
  * target.
  *
- * "..lock" also holds one line: the version last known to be durable. It is
- * written once that version and the link to it are synced, so that it is true
- * whenever it is there, and spares the next write from syncing again what it
- * shares with that version. Losing it costs time, nothing else.
+ * "..lock" also holds a note, one line about the live version, for the next
+ * writer. It is written once what it says is true, and nothing makes it untrue
+ * unseen, so that it needs no sync; losing it costs time, nothing else.
  */
 #ifndef AW_LOCK_H
 #define AW_LOCK_H
@@ -29,10 +28,23 @@ int64_t aw_lock_deadline(int64_t timeout);
  * is over, never before; AW_E_FOREIGN_ENTRY if "..lock" is no regular file. */
 int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err);
 
-/* Whether the note says that VERSION is durable. */
-bool aw_lock_says_durable(int fd, const char *version);
+typedef struct aw_note {
+    char    version[AW_VERSION_MAX]; /* that it speaks of; "": there is none  */
+    bool    durable;       /* the version, and what leads to it, was synced,
+                              and so need not be again by who shares it      */
+    bool    clean;         /* the target held nothing but what belongs there,
+                              when its names had last been changed at:       */
+    int64_t changed_sec;   /* the target's ctime                             */
+    long    changed_nsec;
+    unsigned long retained; /* versions besides the live one                 */
+} aw_note;
 
-/* Say that VERSION is. Failing is harmless. */
-void aw_lock_note_durable(int fd, const char *version);
+#define AW_NOTE_INIT { "", false, false, 0, 0, 0 }
+
+/* Read the note; AW_NOTE_INIT if there is none, or none that can be read. */
+void aw_lock_read_note(int fd, aw_note *note);
+
+/* Write it. Failing is harmless, and not told. */
+void aw_lock_write_note(int fd, const aw_note *note);
 
 #endif

@@ -159,15 +159,68 @@ static void find_newest(aw_txn *t)
         keep_newest(t, t->scan.retired[i], strlen(t->scan.retired[i]) - suffix);
 }
 
-/* What is there, without a change to it. */
-int aw_txn_read(aw_txn *t)
+int aw_txn_survey(aw_txn *t)
 {
-    if (aw_live_open(t->target, &t->live, t->err) < 0)
-        return -1;
     if (aw_scan_target(t->target, &t->scan, t->err) < 0)
         return -1;
     find_newest(t);
+    return 0;
+}
+
+/* What the note says does not hold for another version, nor for a writer that
+ * retains fewer. */
+static void believe_note(aw_txn *t)
+{
+    static const aw_note none = AW_NOTE_INIT;
+    struct stat st;
+
+    aw_lock_read_note(t->lock, &t->note);
+    if (t->live.fd < 0 || strcmp(t->note.version, t->live.name) != 0)
+        t->note = none;
+    t->untouched = t->note.clean && t->note.retained <= t->writer->options.keep
+                   && aw_sys_fstat(t->target, &st) == 0
+                   && st.st_ctim.tv_sec == t->note.changed_sec
+                   && st.st_ctim.tv_nsec == t->note.changed_nsec;
+}
+
+int aw_txn_read_live(aw_txn *t)
+{
+    if (aw_live_open(t->target, &t->live, t->err) < 0)
+        return -1;
+    if (t->lock >= 0)
+        believe_note(t);
     return aw_rules_for(t->target, &t->writer->options, &t->rules, t->err);
+}
+
+/* The kernel stamps with a clock that ticks: two changes within a tick have the
+ * same ctime. Where it has no nanoseconds at all, ticks may last two seconds. */
+static bool tick_has_passed(const struct timespec *changed)
+{
+    const int64_t tick = changed->tv_nsec != 0 ? 20 * 1000 * 1000 : 2100 * 1000 * (int64_t)1000;
+    struct timespec now;
+
+    if (aw_sys_clock_gettime(CLOCK_REALTIME, &now) < 0)
+        return false;
+    if (now.tv_sec - changed->tv_sec > 3600)
+        return true;
+    return (int64_t)(now.tv_sec - changed->tv_sec) * 1000000000
+           + (now.tv_nsec - changed->tv_nsec) > tick;
+}
+
+void aw_txn_note_clean(aw_txn *t)
+{
+    size_t retained = t->scan.version_count - 1; /* the live one is there */
+    struct stat st;
+
+    if (retained > t->writer->options.keep || t->result.warnings.count > 0
+        || aw_sys_fstat(t->target, &st) < 0 || !tick_has_passed(&st.st_ctim))
+        return;
+    memcpy(t->note.version, t->live.name, sizeof t->note.version);
+    t->note.clean = true;
+    t->note.changed_sec = st.st_ctim.tv_sec;
+    t->note.changed_nsec = st.st_ctim.tv_nsec;
+    t->note.retained = retained;
+    aw_lock_write_note(t->lock, &t->note);
 }
 
 /* ---- the way out ------------------------------------------------------- */

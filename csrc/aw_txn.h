@@ -11,6 +11,7 @@
 #include "aw_compare.h"
 #include "aw_current.h"
 #include "aw_links.h"
+#include "aw_lock.h"
 #include "aw_payload.h"
 #include "aw_stage.h"
 
@@ -28,7 +29,8 @@ typedef struct aw_txn {
     bool             may_create;    /* the target, if it is missing           */
     bool             made_target;   /* by this write                          */
     aw_live          live;
-    bool             live_durable;  /* so says the note in "..lock"           */
+    aw_note          note;          /* about the live version                 */
+    bool             untouched;     /* see aw_txn_read_live()                 */
     aw_scan          scan;
     char             newest[AW_VERSION_MAX]; /* the greatest name seen; or "" */
     aw_rules         rules;
@@ -55,8 +57,17 @@ int aw_txn_check_payload(aw_txn *t);
 /* (2) Open the target, lock it, and make sure that the path still leads there. */
 int aw_txn_take_lock(aw_txn *t);
 
-/* (3) Read the live version and the target's names. */
-int aw_txn_read(aw_txn *t);
+/* (3) Read the live version, and what the last writer noted about it: when it
+ * left the target clean and nobody has changed a name there since, UNTOUCHED is
+ * set, and there is nothing to sweep or to prune. */
+int aw_txn_read_live(aw_txn *t);
+
+/* Read the target's names: SCAN, NEWEST. */
+int aw_txn_survey(aw_txn *t);
+
+/* Note that the target is clean, if a later change to its names is sure to show
+ * in its ctime. */
+void aw_txn_note_clean(aw_txn *t);
 
 /* Undo if RC is a failure before the swap; give up everything; hand out the
  * result if RC is 0. Returns RC, with err->committed set as it is. */

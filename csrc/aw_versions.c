@@ -114,7 +114,8 @@ int aw_collect(aw_writer *writer, size_t *removed, aw_error *err)
     int rc = -1;
 
     aw_txn_begin(&t, writer, NULL, err);
-    if (aw_txn_take_lock(&t) == 0 && aw_txn_read(&t) == 0)
+    if (aw_txn_take_lock(&t) == 0 && aw_txn_read_live(&t) == 0
+        && aw_txn_survey(&t) == 0)
         rc = aw_recover_sweep(t.target, &t.scan, &t.live, NULL, &t.result, err);
     if (rc == 0)
         aw_recover_prune(t.target, &t.scan, t.live.name, 0, aw_txn_is_durable(&t), &count,
@@ -136,8 +137,8 @@ int aw_versions(aw_writer *writer, aw_version **versions, size_t *count, aw_erro
 
     aw_txn_begin(&t, writer, NULL, err);
     t.target = aw_target_open(writer->target, err);
-    if (t.target >= 0)
-        rc = aw_txn_read(&t);
+    if (t.target >= 0 && aw_txn_read_live(&t) == 0)
+        rc = aw_txn_survey(&t);
     if (rc == 0 && t.live.name[0] != '\0' && t.scan.version_count > 0) {
         list = calloc(t.scan.version_count, sizeof *list);
         if (!list)

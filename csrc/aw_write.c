@@ -98,22 +98,33 @@ void aw_writer_close(aw_writer *writer)
     free(writer);
 }
 
-/* ---- (3) --------------------------------------------------------------- */
+/* ---- (1) --------------------------------------------------------------- */
 
-static int read_live(aw_txn *t)
+static int check_payload(aw_txn *t)
 {
-    if (aw_txn_read(t) < 0)
+    return t->choose ? 0 : aw_txn_check_payload(t); /* a rollback finds its own in (4) */
+}
+
+/* ---- (4) (5) ----------------------------------------------------------- */
+
+/* Read the target's names, and see that nothing is in the payload's way. */
+static int survey(aw_txn *t)
+{
+    t->links.target = t->target;
+    if (aw_txn_survey(t) < 0)
         return -1;
-    t->live_durable = t->live.fd >= 0 && aw_lock_says_durable(t->lock, t->live.name);
     if (t->choose && t->choose(t, t->wanted) < 0)
         return -1;
     return aw_scan_check_foreign(&t->scan, t->payload, t->err);
 }
 
-/* ---- (4) (5) ----------------------------------------------------------- */
-
 static int sweep(aw_txn *t)
 {
+    t->untouched = t->untouched && !t->choose;
+    if (t->untouched)
+        return 0;
+    if (survey(t) < 0)
+        return -1;
     return aw_recover_sweep(t->target, &t->scan, &t->live, t->payload, &t->result, t->err);
 }
 
@@ -130,6 +141,8 @@ static int plan(aw_txn *t)
 
 static int make_version(aw_txn *t)
 {
+    if (t->untouched && survey(t) < 0)
+        return -1;
     return aw_stage_make(&t->stage, t->target, t->newest, t->err);
 }
 
@@ -166,7 +179,7 @@ static int sync_version(aw_txn *t)
 
     if (!aw_txn_is_durable(t))
         return 0;
-    if (t->choose || !t->live_durable)
+    if (t->choose || !t->note.durable)
         which |= AW_BIT(AW_LINKED);
     return aw_stage_sync(t->stage.fd, t->payload, t->actions, which, t->err);
 }
@@ -184,7 +197,7 @@ static int sync_parent(aw_txn *t)
 {
     int fd, rc;
 
-    if (!aw_txn_is_durable(t) || t->live_durable)
+    if (!aw_txn_is_durable(t) || t->note.durable)
         return 0;
     fd = aw_at_open_dir(t->target, "..");
     if (fd < 0)
@@ -217,20 +230,30 @@ static int stage_links(aw_txn *t)
     return sync_parent(t) < 0 ? -1 : sync_target(t);
 }
 
+/* A remote file system may rename and then lose its answer: what counts is what
+ * "..data" says. */
 static int swap(aw_txn *t)
 {
-    if (aw_links_swap(&t->links, t->err) < 0)
-        return -1;
-    t->committed = true;
-    return 0;
+    char name[AW_VERSION_MAX];
+    aw_error ignored;
+    int rc = aw_links_swap(&t->links, t->err);
+
+    t->committed = rc == 0
+                   || (aw_live_name(t->target, name, &ignored) == 0
+                       && strcmp(name, t->stage.name) == 0);
+    return rc;
 }
 
 static int sync_swap(aw_txn *t)
 {
+    aw_note note = AW_NOTE_INIT;
+
     if (sync_target(t) < 0)
         return -1;
+    memcpy(note.version, t->stage.name, sizeof note.version);
+    note.durable = true;
     if (aw_txn_is_durable(t))
-        aw_lock_note_durable(t->lock, t->stage.name);
+        aw_lock_write_note(t->lock, &note);
     return 0;
 }
 
@@ -250,23 +273,36 @@ static void tidy(aw_txn *t)
 
 /* ---- when nothing differs ---------------------------------------------- */
 
-/* What a write promises holds for this one too: every visible name is there,
- * and a durable write vouches for a version that another has written. */
+/* A durable write vouches for a version that another has written. */
+static int vouch_for_live(aw_txn *t)
+{
+    if (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), t->err) < 0)
+        return -1;
+    if (sync_parent(t) < 0 || sync_target(t) < 0)
+        return -1;
+    memcpy(t->note.version, t->live.name, sizeof t->note.version);
+    t->note.durable = true;
+    aw_lock_write_note(t->lock, &t->note);
+    return 0;
+}
+
+/* What a write promises holds for this one too. */
 static int confirm_live(aw_txn *t)
 {
     if (name_result(t, t->live.name, NULL) < 0)
         return -1;
-    if (aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0)
+    if (!t->untouched && aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0)
         return -1;
-    if (aw_txn_is_durable(t) && !t->live_durable) {
-        if (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), t->err) < 0
-            || sync_parent(t) < 0 || sync_target(t) < 0)
+    if (aw_txn_is_durable(t) && !t->note.durable) {
+        if (vouch_for_live(t) < 0)
             return -1;
-        aw_lock_note_durable(t->lock, t->live.name);
     } else if (t->links.count > 0 && sync_target(t) < 0) {
         return -1;
     }
-    prune(t, t->live.name);
+    if (!t->untouched) {
+        prune(t, t->live.name);
+        aw_txn_note_clean(t);
+    }
     return 0;
 }
 
@@ -274,22 +310,21 @@ static int confirm_live(aw_txn *t)
 
 int aw_publish(aw_txn *t)
 {
-    if (t->payload && aw_txn_check_payload(t) < 0) return -1;  /* (1) a rollback has none yet */
-    if (aw_txn_take_lock(t) < 0)    return -1;                 /* (2) */
-    t->links.target = t->target;
-    if (read_live(t) < 0)    return -1;                 /* (3) */
-    if (sweep(t) < 0)        return -1;                 /* (4) */
-    if (plan(t) < 0)         return -1;                 /* (5) */
+    if (check_payload(t) < 0)       return -1;  /* (1) */
+    if (aw_txn_take_lock(t) < 0)    return -1;  /* (2) */
+    if (aw_txn_read_live(t) < 0)    return -1;  /* (3) */
+    if (sweep(t) < 0)               return -1;  /* (4) */
+    if (plan(t) < 0)                return -1;  /* (5) */
     if (!t->result.changed)
         return confirm_live(t);
-    if (make_version(t) < 0) return -1;                 /* (6) */
-    if (fill_version(t) < 0) return -1;                 /* (7) */
-    if (ask_check(t) < 0)    return -1;                 /* (8) */
-    if (sync_version(t) < 0) return -1;                 /* (9) */
-    if (stage_links(t) < 0)  return -1;                 /* (10) */
-    if (swap(t) < 0)         return -1;                 /* (11) the point of no return */
-    if (sync_swap(t) < 0)    return -1;                 /* (12) */
-    tidy(t);                                            /* (13) (14) */
+    if (make_version(t) < 0)        return -1;  /* (6) */
+    if (fill_version(t) < 0)        return -1;  /* (7) */
+    if (ask_check(t) < 0)           return -1;  /* (8) */
+    if (sync_version(t) < 0)        return -1;  /* (9) */
+    if (stage_links(t) < 0)         return -1;  /* (10) */
+    if (swap(t) < 0)                return -1;  /* (11) the point of no return */
+    if (sync_swap(t) < 0)           return -1;  /* (12) */
+    tidy(t);                                    /* (13) (14) */
     return 0;
 }
 
@@ -331,7 +366,7 @@ static int plan_once(aw_txn *t)
     if (t->target < 0 && aw_rules_for(-1, &t->writer->options, &t->rules, t->err) < 0)
         return -1;
     if (t->target >= 0
-        && (aw_txn_read(t) < 0 || aw_scan_check_foreign(&t->scan, t->payload, t->err) < 0))
+        && (aw_txn_read_live(t) < 0 || survey(t) < 0))
         return -1;
     if (plan(t) < 0)
         return -1;
