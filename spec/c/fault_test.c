@@ -288,7 +288,7 @@ static const char *look_after(const scenario *s, fault_plan plan, const before *
                               const outcome *o)
 {
     char *name = live_name("target"), *tree = live_tree("target"), *state = NULL;
-    bool fails = plan.kind == FAULT_FAIL || plan.kind == FAULT_STICKY;
+    bool fails = (plan.kind == FAULT_FAIL || plan.kind == FAULT_STICKY) && plan.code != EINTR;
     bool new = (name == NULL) != (b->name == NULL) || (name && strcmp(name, b->name) != 0);
     const char *odd = NULL;
 
