@@ -1,0 +1,207 @@
+/* note_test.c: what the note in "..lock" spares a write, and what it must not.
+ *
+ * A clean note is only written when the kernel's clock has ticked since the
+ * target's names last changed; the tests wait for that where they want one.
+ */
+#define _GNU_SOURCE
+#include "aw_sys.h"
+#include "disk.h"
+#include "kit.h"
+#include "test.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const file files[] = {
+    F("app.conf", "listen = 8080\n"), F("tls/key", "secret\n"), { NULL, NULL, 0, NULL },
+};
+
+static void let_the_clock_tick(void)
+{
+    struct timespec tick = { 2, 200 * 1000 * 1000 };
+    struct stat st;
+
+    CHECK(stat("target", &st) == 0);
+    if (st.st_ctim.tv_nsec != 0)
+        tick = (struct timespec) { 0, 40 * 1000 * 1000 };
+    nanosleep(&tick, NULL);
+}
+
+static void publish(unsigned keep, const file *payload)
+{
+    aw_error err;
+    CHECK_OK(write_keeping(keep, payload, NULL, &err), &err);
+}
+
+/* The files are live, and a no-op write has noted that all is clean. */
+static void publish_and_note(unsigned keep)
+{
+    publish(keep, files);
+    let_the_clock_tick();
+    publish(keep, files);
+}
+
+static bool noted_as_clean(void)
+{
+    char *note = disk_read("target/..lock");
+    bool clean = note && strstr(note, " clean=1 ");
+
+    free(note);
+    return clean;
+}
+
+static size_t links_read, files_synced;
+static aw_sys_table real;
+
+static ssize_t count_readlinkat(int dir, const char *name, char *text, size_t size)
+{
+    links_read++;
+    return real.readlinkat(dir, name, text, size);
+}
+
+static int count_fsync(int fd)
+{
+    files_synced++;
+    return real.fsync(fd);
+}
+
+static void start_counting(void)
+{
+    real = aw_sys;
+    links_read = files_synced = 0;
+    aw_sys.readlinkat = count_readlinkat;
+    aw_sys.fsync = count_fsync;
+}
+
+TEST(spares_the_links, "a no-op write on a target that nobody touched reads no visible link")
+{
+    publish_and_note(1);
+    start_counting();
+    publish(1, files);
+    CHECK_THAT(links_read == 1, "%zu links were read, not only ..data", links_read);
+    CHECK_CLEAN("target", files, 1);
+}
+
+TEST(not_within_a_tick, "a target changed just now is not noted as clean")
+{
+    publish(1, files);
+    publish(1, files);
+    CHECK(!noted_as_clean());
+    let_the_clock_tick();
+    publish(1, files);
+    CHECK(noted_as_clean());
+}
+
+TEST(heals_a_link, "G5: a visible link deleted after a clean note is made again")
+{
+    publish_and_note(1);
+    CHECK(unlink("target/app.conf") == 0);
+    publish(1, files);
+    CHECK_CLEAN("target", files, 1);
+}
+
+TEST(sees_a_foreign_link, "G7: a foreign link put there after a clean note is an error")
+{
+    aw_error err;
+
+    publish_and_note(1);
+    CHECK(unlink("target/app.conf") == 0);
+    CHECK(symlink("/etc/passwd", "target/app.conf") == 0);
+    CHECK(write_keeping(1, files, NULL, &err) < 0);
+    CHECK(err.code == AW_E_FOREIGN_ENTRY);
+    CHECK_TEXT(err.path, "app.conf");
+}
+
+TEST(sweeps_residue, "G5: residue left after a clean note is swept by a no-op write")
+{
+    publish_and_note(1);
+    CHECK(symlink("..2999_01_01_00_00_00.1", "target/..data_tmp") == 0);
+    CHECK(mkdir("target/..2999_01_01_00_00_00.1", 0755) == 0);
+    CHECK(symlink("..data/gone", "target/gone") == 0);
+    publish(1, files);
+    CHECK_CLEAN("target", files, 1);
+}
+
+TEST(sees_drift, "G8: drift in the live version is seen in spite of a clean note")
+{
+    publish_and_note(1);
+    disk_write("target/..data/stray", "", 0644);
+    publish(1, files);
+    CHECK_CLEAN("target", files, 1);
+}
+
+TEST(changes_after_note, "a change after a clean note is published as any other")
+{
+    const file *other = FILES(F("app.conf", "listen = 9090\n"), F("new", "x"));
+
+    publish_and_note(1);
+    publish(1, other);
+    CHECK_CLEAN("target", other, 1);
+}
+
+TEST(foreign_before_change, "a foreign file stops a change after a clean note, too")
+{
+    const file *other = FILES(F("app.conf", "listen = 9090\n"), F("new", "x"));
+    aw_error err;
+
+    publish_and_note(1);
+    disk_write("target/new", "", 0644);
+    let_the_clock_tick();
+    publish(1, files); /* the note is clean again: the file is in nobody's way yet */
+    CHECK(write_keeping(1, other, NULL, &err) < 0);
+    CHECK(err.code == AW_E_FOREIGN_ENTRY);
+    CHECK_TEXT(err.path, "new");
+}
+
+TEST(keeps_fewer, "a writer that retains fewer prunes in spite of a clean note")
+{
+    publish(3, FILES(F("app.conf", "1")));
+    publish(3, FILES(F("app.conf", "2")));
+    publish_and_note(3);
+    CHECK(noted_as_clean());
+    publish(0, files);
+    CHECK_CLEAN("target", files, 0);
+}
+
+TEST(ignores_garbage, "a note that cannot be read is no note")
+{
+    char garbage[200 + 1];
+
+    publish_and_note(1);
+    memset(garbage, '7', sizeof garbage - 1);
+    garbage[sizeof garbage - 1] = '\0';
+    disk_write("target/..lock", garbage, 0600);
+    CHECK(unlink("target/app.conf") == 0);
+    publish(1, files);
+    CHECK_CLEAN("target", files, 1);
+}
+
+/* One durable write of FILES; how many times it synced. */
+static size_t durable_syncs(void)
+{
+    aw_options options = AW_OPTIONS_INIT;
+    aw_payload *payload = payload_of(files);
+    aw_result result = AW_RESULT_INIT;
+    aw_writer *writer = NULL;
+    aw_error err;
+
+    CHECK_OK(aw_writer_open("target", &options, &writer, &err), &err);
+    start_counting();
+    CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+    aw_sys = real;
+    CHECK(!result.changed);
+    aw_result_clear(&result);
+    aw_writer_close(writer);
+    aw_payload_free(payload);
+    return files_synced;
+}
+
+TEST(vouches_once, "G4: a durable no-op syncs what was written without durability, once")
+{
+    publish(1, files);
+    CHECK(durable_syncs() == 2 + 2 + 2); /* files, directories, target and its parent */
+    CHECK(durable_syncs() == 0);
+}
