@@ -9,6 +9,8 @@ local system = require "system"
 
 local M = {}
 
+M.unpack = table.unpack or unpack -- luacheck: ignore 113
+
 local made = {}     -- scratch directories, removed by cleanup()
 local children = {} -- what spawn() started
 
@@ -241,6 +243,16 @@ function M.lua(scratch, body, ...)
     return { "env", "LUA_PATH=" .. package.path, "LUA_CPATH=" .. package.cpath,
         "LUA_PATH_5_4=" .. package.path, "LUA_CPATH_5_4=" .. package.cpath,
         M.interpreter(), path, ... }
+end
+
+--- The words that run WORDS where SETUP, a shell script, may mount what it likes: in a
+-- mount namespace of its own, which ends with them, and as the root of a user
+-- namespace when this is not root. $1 in SETUP is PATH. Exit status 77: not allowed.
+function M.with_mounts(setup, path, words)
+    local namespace = M.is_root() and "-m" or "-rm"
+    return { "sh", "-c", "unshare " .. namespace .. " true || exit 77; exec unshare " .. namespace
+        .. ' sh -c "$@"', "sh", "{ " .. setup .. [[
+; } || exit 77; shift; exec "$@"]], "sh", path, M.unpack(words) }
 end
 
 local counter = 0
