@@ -302,8 +302,10 @@ AW_API int aw_versions(aw_writer *writer, aw_version **versions, size_t *count,
 /* ---- snapshots --------------------------------------------------------- */
 
 /* A consistent view: one version, held by a lease (a shared flock on its
- * directory) until closed. Works on volumes that a kubelet writes and on
- * read-only mounts, and needs no more than the right to read. */
+ * directory) until closed. Works on read-only mounts, needs no more than the
+ * right to read, and works on volumes that a kubelet writes. A kubelet knows no
+ * leases, though: once it has replaced a version, reading that one may fail with
+ * ESTALE, but never shows a part of it as the whole. */
 typedef struct aw_snapshot aw_snapshot;
 
 /* The live version of TARGET. AW_E_NO_TARGET: no such directory.
@@ -316,8 +318,8 @@ AW_API const char *aw_snapshot_version(const aw_snapshot *snapshot);
 
 /* All of the file PATH. *DATA is freed by the caller with free(), is never
  * NULL and has a NUL byte behind its SIZE bytes. AW_E_NOT_FOUND: no such
- * regular file. AW_E_IO with ESTALE: the version was removed under the lease,
- * see AW_LEASED_MAX. */
+ * regular file. AW_E_IO with ESTALE: the version was removed under the lease
+ * (see AW_LEASED_MAX), or by a writer who knows none. */
 AW_API int aw_snapshot_read(aw_snapshot *snapshot, const char *path, char **data,
                             size_t *size, aw_error *err);
 
@@ -358,8 +360,8 @@ AW_API int aw_watch_open(const char *target, aw_watcher **watcher, aw_error *err
 /* Wait until the live version is another than the last one told, for TIMEOUT
  * milliseconds (-1: for ever, 0: only look).
  * Returns 1 with the name in VERSION, 0 when the time is over, or -1:
- * AW_E_NO_TARGET when the target was removed or renamed away (and from then
- * on); AW_E_IO with EINTR when a signal came, so that the caller can look at
+ * AW_E_NO_TARGET when the target was removed or renamed away (told within a
+ * second, and from then on); AW_E_IO with EINTR when a signal came, so that the caller can look at
  * it and call again; AW_E_FOREIGN_ENTRY as for snapshots. */
 AW_API int aw_watch_wait(aw_watcher *watcher, int64_t timeout,
                          char version[AW_VERSION_MAX], aw_error *err);

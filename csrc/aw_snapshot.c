@@ -14,11 +14,14 @@
 #include "aw_at.h"
 #include "aw_current.h"
 #include "aw_error.h"
+#include "aw_name.h"
 #include "aw_path.h"
 #include "aw_sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -29,6 +32,27 @@ struct aw_snapshot {
 };
 
 enum { ATTEMPTS_MAX = 1000 };
+
+int aw_target_absolute(const char *path, char **absolute, aw_error *err)
+{
+    char cwd[PATH_MAX] = "";
+    size_t length = strlen(path), size;
+    const char *slash = "";
+
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    if (path[0] != '/') {
+        if (!aw_sys_getcwd(cwd, sizeof cwd))
+            return aw_fail_io(err, "getcwd", path);
+        slash = cwd[1] != '\0' ? "/" : ""; /* the root has its slash */
+    }
+    size = strlen(cwd) + 1 + length + 1;
+    *absolute = malloc(size);
+    if (!*absolute)
+        return aw_fail_memory(err);
+    snprintf(*absolute, size, "%s%s%.*s", cwd, slash, (int)length, path);
+    return 0;
+}
 
 int aw_target_open(const char *target, aw_error *err)
 {
@@ -46,13 +70,13 @@ int aw_target_open(const char *target, aw_error *err)
     return -1;
 }
 
-/* 1 leased, 0 it is being removed or was replaced meanwhile, -1 failed. */
+/* 1 ours to read, 0 it was replaced meanwhile and may be on its way out, -1
+ * failed. */
 static int lease(int target, const aw_live *live, aw_error *err)
 {
     char name[AW_VERSION_MAX];
 
-    if (aw_sys_flock(live->fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
-        return 0;
+    (void)aw_sys_flock(live->fd, LOCK_SH | LOCK_NB); /* without a lease, see above */
     if (aw_live_name(target, name, err) < 0)
         return -1;
     return strcmp(name, live->name) == 0;
@@ -123,21 +147,41 @@ int aw_snapshot_is_current(aw_snapshot *snapshot, bool *current, aw_error *err)
 
 /* ---- files ------------------------------------------------------------- */
 
-/* What an error below the version comes to. A version that was removed in
- * spite of its lease must not look like one that never had the file. */
+/* Whether what is below the version may be incomplete: it was removed in spite
+ * of a lease; or another writer's, who knows no leases (there is no "..lock"),
+ * is not live any more. */
+static bool is_stale(const aw_snapshot *snapshot)
+{
+    char name[AW_VERSION_MAX];
+    struct stat held, named;
+    aw_error ignored;
+
+    if (aw_sys_fstat(snapshot->live.fd, &held) < 0
+        || aw_sys_fstatat(snapshot->target, snapshot->live.name, &named,
+                          AT_SYMLINK_NOFOLLOW) < 0
+        || held.st_dev != named.st_dev || held.st_ino != named.st_ino)
+        return true;
+    if (aw_sys_fstatat(snapshot->target, AW_NAME_LOCK, &named, AT_SYMLINK_NOFOLLOW) == 0)
+        return false;
+    return aw_live_name(snapshot->target, name, &ignored) < 0
+           || strcmp(name, snapshot->live.name) != 0;
+}
+
+static int fail_stale(const char *op, const char *path, aw_error *err)
+{
+    errno = ESTALE;
+    return aw_fail_io(err, op, path);
+}
+
+/* What an error below the version comes to. A version on its way out must not
+ * look like one that never had the file. */
 static int fail_below(const aw_snapshot *snapshot, const char *op, const char *path,
                       aw_error *err)
 {
     int code = errno;
-    struct stat held, named;
 
-    if (code == ENOENT && aw_sys_fstat(snapshot->live.fd, &held) == 0
-        && (aw_sys_fstatat(snapshot->target, snapshot->live.name, &named,
-                           AT_SYMLINK_NOFOLLOW) < 0
-            || held.st_dev != named.st_dev || held.st_ino != named.st_ino)) {
-        errno = ESTALE;
-        return aw_fail_io(err, op, path);
-    }
+    if (code == ENOENT && is_stale(snapshot))
+        return fail_stale(op, path, err);
     errno = code;
     if (code == ENOENT || code == ENOTDIR || code == ELOOP)
         return aw_fail(err, AW_E_NOT_FOUND, path, "no such file in this version");
@@ -239,26 +283,36 @@ int aw_snapshot_stat(aw_snapshot *snapshot, const char *path, aw_stat *stat, aw_
     return 0;
 }
 
+static int put_paths(const aw_tree *tree, aw_list *paths, aw_error *err)
+{
+    for (size_t i = 0; i < tree->count; i++) {
+        const aw_node *node = &tree->nodes[i];
+
+        if (node->unreadable) {
+            errno = EACCES;
+            return aw_fail_io(err, "openat", i > 0 ? node->path : ".");
+        }
+        if (node->type == AW_FILE && aw_list_add(paths, node->path, err) < 0)
+            return -1;
+    }
+    aw_list_sort(paths);
+    return 0;
+}
+
 int aw_snapshot_paths(aw_snapshot *snapshot, aw_list *paths, aw_error *err)
 {
     aw_tree tree = AW_TREE_INIT;
     aw_list found = { NULL, 0 };
-    struct stat st;
     int rc = aw_tree_read(snapshot->live.fd, &tree, err);
 
-    if (rc == 0 && tree.count == 1 /* empty, or emptied? */
-        && aw_sys_fstatat(snapshot->target, snapshot->live.name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        rc = fail_below(snapshot, "getdents64", ".", err);
-    for (size_t i = 0; rc == 0 && i < tree.count; i++) {
-        if (tree.nodes[i].type == AW_FILE)
-            rc = aw_list_add(&found, tree.nodes[i].path, err);
-    }
+    if (is_stale(snapshot)) /* then the listing may be one in part */
+        rc = fail_stale("getdents64", ".", err);
+    if (rc == 0)
+        rc = put_paths(&tree, &found, err);
     aw_tree_clear(&tree);
-    if (rc < 0) {
+    if (rc == 0)
+        *paths = found;
+    else
         aw_list_clear(&found);
-        return -1;
-    }
-    aw_list_sort(&found);
-    *paths = found;
-    return 0;
+    return rc;
 }

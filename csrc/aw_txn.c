@@ -106,7 +106,8 @@ static int is_same_target(const aw_txn *t)
     if (aw_sys_fstat(t->target, &held) < 0)
         return aw_fail_io(t->err, "fstat", t->writer->target);
     if (aw_sys_fstatat(AT_FDCWD, t->writer->target, &named, 0) < 0)
-        return 0;
+        return errno == ENOENT || errno == ENOTDIR
+               ? 0 : aw_fail_io(t->err, "fstatat", t->writer->target);
     return held.st_dev == named.st_dev && held.st_ino == named.st_ino;
 }
 

@@ -5,6 +5,11 @@
  * apart from the target's own end: on any event, and once after the watch has
  * been set, "..data" is read and compared with what was told last. So neither a
  * coalesced event nor an overflow of the queue can lose a version.
+ *
+ * The kernel tells of a directory's removal when nobody has it open any more.
+ * So the watcher does not hold the target: it opens it for each look, and makes
+ * sure that it is the same one. Others may hold it (any snapshot does), so that
+ * a long wait looks every second as well.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "aw_watch.h"
@@ -26,12 +31,15 @@
 #include <sys/inotify.h>
 
 struct aw_watcher {
-    int   target;
     int   inotify;
     bool  gone;                  /* the target was removed or renamed away   */
+    dev_t device;                /* which directory the target is            */
+    ino_t inode;
     char  seen[AW_VERSION_MAX];  /* the version told last                    */
-    char *path;
+    char *path;                  /* absolute                                 */
 };
+
+enum { LOOK_EVERY = 1000 }; /* milliseconds */
 
 enum {
     EVENTS = IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF
@@ -39,24 +47,78 @@ enum {
     ENDS = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED
 };
 
-/* Watch by path, then make sure that the path still leads to what is open. */
-static int add_watch(aw_watcher *watcher, aw_error *err)
+static int fail_gone(aw_watcher *watcher, aw_error *err)
 {
-    struct stat held, named;
+    watcher->gone = true;
+    return aw_fail(err, AW_E_NO_TARGET, watcher->path,
+                   "it was removed or renamed while it was watched");
+}
 
-    if (aw_sys_inotify_add_watch(watcher->inotify, watcher->path, (uint32_t)EVENTS) < 0) {
-        aw_fail_io(err, "inotify_add_watch", watcher->path);
-        if (errno == ENOSPC) /* "no space left on device" would mislead */
-            snprintf(err->detail, sizeof err->detail,
-                     "no inotify watch is left (sysctl fs.inotify.max_user_watches)");
+/* Open the target, if it is still the same. */
+static int open_same(aw_watcher *watcher, aw_error *err)
+{
+    int target = aw_target_open(watcher->path, err);
+    struct stat st;
+
+    if (target < 0)
+        return err->code == AW_E_NO_TARGET ? fail_gone(watcher, err) : -1;
+    if (aw_sys_fstat(target, &st) < 0)
+        aw_fail_io(err, "fstat", watcher->path);
+    else if (st.st_dev != watcher->device || st.st_ino != watcher->inode)
+        fail_gone(watcher, err);
+    else
+        return target;
+    aw_close_fd(&target);
+    return -1;
+}
+
+static int read_live_name(aw_watcher *watcher, char name[AW_VERSION_MAX], aw_error *err)
+{
+    int target = open_same(watcher, err), rc;
+
+    if (target < 0)
         return -1;
-    }
-    if (aw_sys_fstat(watcher->target, &held) < 0)
-        return aw_fail_io(err, "fstat", watcher->path);
-    if (aw_sys_fstatat(AT_FDCWD, watcher->path, &named, 0) < 0
-        || held.st_dev != named.st_dev || held.st_ino != named.st_ino)
-        return aw_fail(err, AW_E_NO_TARGET, watcher->path, "it was replaced just now");
-    return 0;
+    rc = aw_live_name(target, name, err);
+    aw_close_fd(&target);
+    return rc;
+}
+
+static int identify(aw_watcher *watcher, aw_error *err)
+{
+    int target = aw_target_open(watcher->path, err), rc;
+    struct stat st;
+
+    if (target < 0)
+        return -1;
+    rc = aw_sys_fstat(target, &st) < 0 ? aw_fail_io(err, "fstat", watcher->path) : 0;
+    watcher->device = st.st_dev;
+    watcher->inode = st.st_ino;
+    aw_close_fd(&target);
+    return rc;
+}
+
+/* Errors of inotify's that would be misread as they are. */
+static int fail_limit(aw_error *err, const char *op, const char *path, const char *limit)
+{
+    int code = errno;
+
+    aw_fail_io(err, op, path);
+    if (code == ENOSPC || code == EMFILE)
+        snprintf(err->detail, sizeof err->detail, "the limit is reached (sysctl %s)", limit);
+    return -1;
+}
+
+static int start(aw_watcher *watcher, const char *target, aw_error *err)
+{
+    if (aw_target_absolute(target, &watcher->path, err) < 0 || identify(watcher, err) < 0)
+        return -1;
+    watcher->inotify = aw_sys_inotify_init();
+    if (watcher->inotify < 0)
+        return fail_limit(err, "inotify_init1", NULL, "fs.inotify.max_user_instances");
+    if (aw_sys_inotify_add_watch(watcher->inotify, watcher->path, (uint32_t)EVENTS) < 0)
+        return fail_limit(err, "inotify_add_watch", watcher->path,
+                          "fs.inotify.max_user_watches");
+    return read_live_name(watcher, watcher->seen, err); /* checks what the watch is on */
 }
 
 int aw_watch_open(const char *target, aw_watcher **watcher, aw_error *err)
@@ -66,31 +128,12 @@ int aw_watch_open(const char *target, aw_watcher **watcher, aw_error *err)
     if (!made)
         return aw_fail_memory(err);
     made->inotify = -1;
-    made->target = -1;
-    made->path = strdup(target);
-    if (!made->path) {
-        aw_fail_memory(err);
-        goto fail;
+    if (start(made, target, err) < 0) {
+        aw_watch_close(made);
+        return -1;
     }
-    made->target = aw_target_open(target, err);
-    if (made->target < 0)
-        goto fail;
-    made->inotify = aw_sys_inotify_init();
-    if (made->inotify < 0) {
-        aw_fail_io(err, "inotify_init1", NULL);
-        if (errno == EMFILE)
-            snprintf(err->detail, sizeof err->detail,
-                     "no inotify instance is left (sysctl fs.inotify.max_user_instances), "
-                     "or no descriptor");
-        goto fail;
-    }
-    if (add_watch(made, err) < 0 || aw_live_name(made->target, made->seen, err) < 0)
-        goto fail;
     *watcher = made;
     return 0;
-fail:
-    aw_watch_close(made);
-    return -1;
 }
 
 void aw_watch_close(aw_watcher *watcher)
@@ -98,7 +141,6 @@ void aw_watch_close(aw_watcher *watcher)
     if (!watcher)
         return;
     aw_close_fd(&watcher->inotify);
-    aw_close_fd(&watcher->target);
     free(watcher->path);
     free(watcher);
 }
@@ -136,9 +178,8 @@ static int look(aw_watcher *watcher, char version[AW_VERSION_MAX], aw_error *err
     char name[AW_VERSION_MAX];
 
     if (watcher->gone)
-        return aw_fail(err, AW_E_NO_TARGET, watcher->path,
-                       "it was removed or renamed while it was watched");
-    if (aw_live_name(watcher->target, name, err) < 0)
+        return fail_gone(watcher, err);
+    if (read_live_name(watcher, name, err) < 0)
         return -1;
     if (name[0] == '\0' || strcmp(name, watcher->seen) == 0)
         return 0;
@@ -154,7 +195,7 @@ int aw_watch_wait(aw_watcher *watcher, int64_t timeout, char version[AW_VERSION_
 
     for (;;) {
         struct pollfd poll = { watcher->inotify, POLLIN, 0 };
-        int64_t left = -1;
+        int64_t left = LOOK_EVERY;
         int rc = drain(watcher, err);
 
         if (rc == 0)
@@ -165,8 +206,8 @@ int aw_watch_wait(aw_watcher *watcher, int64_t timeout, char version[AW_VERSION_
             left = deadline - aw_lock_clock();
             if (left <= 0)
                 return 0;
-            if (left > INT_MAX)
-                left = INT_MAX;
+            if (left > LOOK_EVERY)
+                left = LOOK_EVERY;
         }
         if (aw_sys_poll(&poll, 1, (int)left) < 0)
             return aw_fail_io(err, "poll", NULL);

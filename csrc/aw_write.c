@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,27 +30,6 @@ static bool valid_options(const aw_options *o)
            && o->gid >= AW_UNSET && o->gid <= last_id
            && (o->durability == AW_DURABLE || o->durability == AW_NOT_DURABLE)
            && o->lock_timeout >= 0 && o->lock_timeout <= last_timeout;
-}
-
-static int make_absolute(const char *path, char **absolute, aw_error *err)
-{
-    char cwd[PATH_MAX] = "";
-    size_t length = strlen(path), size;
-    const char *slash = "";
-
-    while (length > 1 && path[length - 1] == '/')
-        length--;
-    if (path[0] != '/') {
-        if (!aw_sys_getcwd(cwd, sizeof cwd))
-            return aw_fail_io(err, "getcwd", path);
-        slash = cwd[1] != '\0' ? "/" : ""; /* the root has its slash */
-    }
-    size = strlen(cwd) + 1 + length + 1;
-    *absolute = malloc(size);
-    if (!*absolute)
-        return aw_fail_memory(err);
-    snprintf(*absolute, size, "%s%s%.*s", cwd, slash, (int)length, path);
-    return 0;
 }
 
 int aw_writer_open(const char *target, const aw_options *options, aw_writer **writer,
@@ -71,7 +49,7 @@ int aw_writer_open(const char *target, const aw_options *options, aw_writer **wr
     if (!made)
         return aw_fail_memory(err);
     made->options = options ? *options : defaults;
-    if (make_absolute(target, &made->target, err) < 0) {
+    if (aw_target_absolute(target, &made->target, err) < 0) {
         free(made);
         return -1;
     }

@@ -468,6 +468,16 @@ static handle *check_open(lua_State *L, const char *kind)
     return self;
 }
 
+/* Push the scratch of a call, the last allocation before the core is entered,
+ * and look again: allocating runs finalizers, and one may have closed argument 1. */
+static scratch *begin_call(lua_State *L, const char *kind)
+{
+    scratch *own = new_scratch(L);
+
+    check_open(L, kind);
+    return own;
+}
+
 /* The next four are closures over their kind. */
 
 static handle *check_own_kind(lua_State *L)
@@ -648,15 +658,15 @@ static int writer_write(lua_State *L)
     lua_settop(L, 3);
     check_options(L, 3, write_options, &checked);
     luaL_checkstack(L, 20, NULL);
-    own = new_scratch(L);
     lua_pushcfunction(L, ask);
     asked.ask = lua_gettop(L);
     lua_pushliteral(L, "check");
     if (checked)
         lua_rawget(L, 3);
     lua_pushlightuserdata(L, &asked);
+    own = begin_call(L, WRITER);
 
-    /* From here to the check Lua is not entered: the strings stay. */
+    /* From here to the check Lua allocates nothing: the payload stays as it is. */
     if (gather(L, 2, own, &err) < 0)
         return fail(L, self, own, &err);
     self->busy = true;
@@ -674,7 +684,7 @@ static int writer_plan(lua_State *L)
 
     luaL_checktype(L, 2, LUA_TTABLE);
     luaL_checkstack(L, 20, NULL);
-    own = new_scratch(L);
+    own = begin_call(L, WRITER);
     if (gather(L, 2, own, &err) < 0
         || aw_plan(self->writer, own->payload, &own->result, &err) < 0)
         return fail(L, self, own, &err);
@@ -706,7 +716,7 @@ static int writer_rollback(lua_State *L)
 
     if (!lua_isnoneornil(L, 2))
         version = check_name(L, &sane, &err);
-    own = new_scratch(L);
+    own = begin_call(L, WRITER);
     if (!sane || aw_rollback(self->writer, version, &own->result, &err) < 0)
         return fail(L, self, own, &err);
     return push_result(L, own);
@@ -716,7 +726,7 @@ static int writer_rollback(lua_State *L)
 static int writer_versions(lua_State *L)
 {
     handle *self = check_open(L, WRITER);
-    scratch *own = new_scratch(L);
+    scratch *own = begin_call(L, WRITER);
     size_t count = 0;
     aw_error err;
 
@@ -769,7 +779,7 @@ static int snapshot_read(lua_State *L)
     aw_error err;
     bool sane;
     const char *path = check_name(L, &sane, &err);
-    scratch *own = new_scratch(L);
+    scratch *own = begin_call(L, SNAPSHOT);
 
     if (!sane || aw_snapshot_read(self->snapshot, path, &own->data, &size, &err) < 0)
         return fail(L, self, own, &err);
@@ -782,7 +792,7 @@ static int snapshot_read(lua_State *L)
 static int snapshot_paths(lua_State *L)
 {
     handle *self = check_open(L, SNAPSHOT);
-    scratch *own = new_scratch(L);
+    scratch *own = begin_call(L, SNAPSHOT);
     aw_error err;
 
     if (aw_snapshot_paths(self->snapshot, &own->paths, &err) < 0)
@@ -866,7 +876,7 @@ static int watcher_wait(lua_State *L)
         const char *wrong = read_seconds(L, 2, &left);
 
         luaL_argcheck(L, !wrong, 2, wrong);
-        end = now_ms() + left;
+        end = now_ms() + left + 1; /* the clock is cut */
     }
     while ((rc = aw_watch_wait(self->watcher, left, version, &err)) < 0
            && err.code == AW_E_IO && err.sys_errno == EINTR) {
