@@ -735,10 +735,12 @@ describe("watch", function()
     end)
 
     it("waits as long as it was told, in fractions of a second too", function()
-        local start = sandbox.now()
-        assert.same({ nil, "timeout" }, { watcher:wait(0.15) })
-        local waited = sandbox.now() - start
-        assert.is_true(waited >= 0.15 and waited < 5, "waited " .. waited)
+        for _, seconds in ipairs { 0.15, 0.0009, 1e-9 } do
+            local start = sandbox.now()
+            assert.same({ nil, "timeout" }, { watcher:wait(seconds) })
+            local waited = sandbox.now() - start
+            assert.is_true(waited >= seconds and waited < 5, "waited " .. waited)
+        end
     end)
 
     it("takes a huge timeout for a long time", function()

@@ -153,6 +153,50 @@ describe("garbage collection", function()
         assert.equal(before, descriptors())
     end)
 
+    -- Call FINALIZER when the collector next finds garbage.
+    local function litter(finalizer)
+        if lua54 then
+            setmetatable({}, { __gc = finalizer })
+        else
+            getmetatable(rawget(_G, "newproxy")(true)).__gc = finalizer
+        end
+    end
+
+    it("may close an object in the middle of any of its methods, through a finalizer", function()
+        local new, open, watch = atomicwriter.new, atomicwriter.open, atomicwriter.watch
+        local calls = {
+            { new, "write", { a = "1" }, { check = function() end } }, { new, "plan", { a = "1" } },
+            { new, "rollback" }, { new, "versions" }, { new, "collect" },
+            { open, "read", "a" }, { open, "paths" }, { open, "stat", "a" },
+            { open, "is_current" }, { watch, "wait", 0 }, { watch, "fd" },
+        }
+        local interrupted, round = 0, 0
+        collectgarbage("setpause", 0)
+        collectgarbage("setstepmul", 10000)
+        while interrupted < 8 and round < 5000 do -- about one in ten closes it within
+            round = round + 1
+            local call = calls[round % #calls + 1]
+            local make, method, first, second = call[1], call[2], call[3], call[4]
+            local object = assert(make(dir))
+            local closed = false
+            litter(function()
+                pcall(object.close, object)
+                closed = true
+            end)
+            local tries, ok, raised = 0, true, nil
+            while ok and not closed and tries < 500 do
+                ok, raised = pcall(object[method], object, first, second)
+                tries = tries + 1
+            end
+            assert.is_true(ok or raised:find("is closed", 1, true) ~= nil, raised)
+            if not ok then interrupted = interrupted + 1 end
+        end
+        assert.equal(8, interrupted)
+        collectgarbage("setpause", 200)
+        collectgarbage("setstepmul", 200)
+        assert.equal(before, descriptors())
+    end)
+
     it("runs finalizers that use the module, also inside a write of the same writer", function()
         local ran, refused = 0, 0
         local function finalizer()
@@ -163,24 +207,17 @@ describe("garbage collection", function()
             local ok, raised = pcall(writer.write, writer, { a = "from a finalizer" })
             if not ok and raised:find("busy", 1, true) then refused = refused + 1 end
         end
-        local function litter()
-            if lua54 then
-                setmetatable({}, { __gc = finalizer })
-            else
-                getmetatable(rawget(_G, "newproxy")(true)).__gc = finalizer
-            end
-        end
         for i = 1, ROUNDS do
-            litter()
+            litter(finalizer)
             assert(writer:write({ a = "w" .. i }, {
                 check = function()
-                    litter()
+                    litter(finalizer)
                     collect()
                     return true
                 end,
             }))
             local snapshot = assert(atomicwriter.open(dir))
-            litter()
+            litter(finalizer)
             assert(snapshot:paths())
             assert(snapshot:stat "a")
         end
@@ -273,21 +310,37 @@ describe("garbage collection", function()
         assert.equal(before, descriptors())
     end)
 
-    it("frees what the core has read when Lua has no memory left to take it", function()
+    -- Run BODY in a child that may have no more address space than that.
+    local function within_110_mb(body)
         if (os.getenv "LD_PRELOAD" or ""):find("asan", 1, true) then
             pending "AddressSanitizer needs the address space"
-            return
         end
+        return { sandbox.run("ulimit -v 110000; " .. sandbox.sh(sandbox.lua(dir, body, dir))) }
+    end
+
+    it("frees what the core has read when Lua has no memory left to take it", function()
         assert(writer:write { big = ("x"):rep(64 * 1024 * 1024) })
         collect()
-        local words = sandbox.lua(dir, function(target)
+        assert.same({ 0, "", "" }, within_110_mb(function(target)
             local s = assert(require "atomicwriter".open(target))
             for _ = 1, 10 do -- the second would not get as far if the first had lost 64 MiB
                 local ok, raised = pcall(s.read, s, "big")
                 assert(not ok and tostring(raised):find("not enough memory", 1, true), raised)
                 collectgarbage()
             end
-        end, dir)
-        assert.same({ 0, "", "" }, { sandbox.run("ulimit -v 110000; " .. sandbox.sh(words)) })
+        end))
+    end)
+
+    it("frees a payload that was refused at its end", function()
+        assert.same({ 0, "", "" }, within_110_mb(function(target)
+            local w = assert(require "atomicwriter".new(target))
+            local payload = {}
+            for i = 1, 10000 do payload[("d"):rep(200) .. i] = "" end
+            payload["../wrong"] = ""
+            for _ = 1, 100 do -- 2 MiB each, less what came behind the wrong one
+                local result, err = w:plan(payload)
+                assert(not result and err.code == "invalid_payload", err)
+            end
+        end))
     end)
 end)
