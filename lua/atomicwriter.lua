@@ -67,7 +67,9 @@ M.new = core.new
 --
 -- It holds a lease, so that writers keep the version while it is open; a stuck
 -- reader loses it when more than 16 leased versions have piled up. It also reads
--- volumes that a kubelet writes, and read-only mounts. Never blocks.
+-- read-only mounts, and volumes that a kubelet writes, which knows no leases: there
+-- a version that was replaced may end with ESTALE, but is never shown in part.
+-- Never blocks.
 -- @function open
 -- @tparam string target path of a directory
 -- @treturn[1] Snapshot
@@ -110,7 +112,7 @@ M.watch = core.watch
 --  directory's too, `"."` for the top
 -- @tfield {string,...} removed paths, sorted
 -- @tfield number unchanged count of files that stay as they are
--- @tfield number linked of these, reused by hard link
+-- @tfield number linked files reused by hard link from an earlier version
 -- @tfield number bytes of file data written
 -- @tfield {string,...} warnings tidying that failed and is left to the next write
 
@@ -193,7 +195,7 @@ M.watch = core.watch
 -- @treturn[1] string
 -- @treturn[2] nil
 -- @treturn[2] Error `not_found`: no such regular file; `io` with errno ESTALE:
---  the version was removed under the lease
+--  the version was removed under the lease, or by a writer that knows none
 
 --- The paths of all regular files, sorted.
 -- @function Snapshot:paths
@@ -232,7 +234,8 @@ M.watch = core.watch
 -- @treturn[2] nil
 -- @treturn[2] string `"timeout"`
 -- @treturn[3] nil
--- @treturn[3] Error `no_target`: the target was removed or renamed, `foreign_entry`, `io`
+-- @treturn[3] Error `no_target`: the target was removed or renamed, told within a
+--  second; `foreign_entry`; `io`
 
 --- The inotify descriptor, for an event loop; it stays the watcher's.
 --
