@@ -70,8 +70,8 @@ describe("A write with durability full", function()
         local before = {}
         for i = 1, swap - 1 do before[i] = events[i] end
         local paths = synced(before)
-        for _, path in ipairs { "", "/added", "/changed", "/dir", "/dir/changed", "/new", "/new/sub",
-            "/new/sub/added", "/type" } do
+        for _, path in ipairs { "", "/added", "/changed", "/dir", "/dir/changed", "/new",
+            "/new/sub", "/new/sub/added", "/type" } do
             assert.is_true(paths[version .. path], "not synced: " .. path)
         end
         assert.is_true(paths[target], "the target itself")
