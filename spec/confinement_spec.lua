@@ -65,8 +65,8 @@ describe("G7: a target", function()
         sandbox.mkdir(dir .. "/" .. live)
         sandbox.symlink(victim, target .. "/to-victim")
         for _, text in ipairs { "../victim", "..", ".", "/", victim, "victim", "to-victim",
-            "../target", "../" .. live, "./" .. live, live .. "/", live .. "/.", live .. "/..", "/" .. live,
-            target .. "/" .. live, live .. "/../../victim", "..data", "..lock", "..data_tmp", "a",
+            "../target", "../" .. live, "./" .. live, live .. "/", live .. "/.", live .. "/..",
+            "/" .. live, target .. "/" .. live, live .. "/../../victim", "..data", "..lock", "..data_tmp", "a",
             "...", "..2026", "..2026_11_22_15_04_05", "..2026_11_22_15_04_05.",
             "..2026_11_22_15_04_05.x", "..2026_11_22_15_04_05.1 ", "..2026_11_22_15_04_05.1\n",
             "..2026_11_22_15_04_0x.1", "2026_11_22_15_04_05.1", ".2026_11_22_15_04_05.1",
