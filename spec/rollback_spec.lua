@@ -130,7 +130,7 @@ describe("A retained version", function()
             local text = sandbox.listing(target .. "/" .. version)
             return (text:gsub("inode=%d+", "inode"):gsub("links=%d+", "links"))
         end
-        local odd = { data = "\0", mode = "0111" }
+        local odd = { data = "\0", mode = "0511" }
         if root then odd.uid, odd.gid = 1, 2 end
         local first = assert(writer:write { a = { data = "1", mode = "0600" }, ["b/c/d"] = "2",
             [".e"] = odd })

@@ -190,7 +190,7 @@ end
 -- has put it back exactly as it was.
 function M.listing(dir)
     local pipe = assert(io.popen("LC_ALL=C find " .. M.quote(dir)
-        .. [[ -printf '%P\0%y\0%04m\0%U:%G\0%i\0%n\0%T@\0%l\0']], "r"))
+        .. [[ -printf '%P\0%y\0%04m\0%U:%G\0%i\0%n\0%T@\0%l\0' 2>/dev/null]], "r"))
     local text = pipe:read("*a")
     pipe:close()
     local lines = {}

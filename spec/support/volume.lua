@@ -63,7 +63,8 @@ end
 local function difference(have, want)
     for path, data in pairs(want) do
         if have[path] ~= data then
-            return ("%q reads %.60q, not %.60q"):format(path, tostring(have[path]), data)
+            return ("%q reads %q, not %q"):format(path, tostring(have[path]):sub(1, 60),
+                data:sub(1, 60))
         end
     end
     for path in pairs(have) do
