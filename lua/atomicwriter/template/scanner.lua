@@ -1,0 +1,365 @@
+--- Splits the source of a template into nodes, and settles which white space stays.
+--
+-- A node is a table with `kind` and the `line` it starts in:
+--
+-- - `text`: `value`, to be written as it is
+-- - `expression`: `segments`, Lua code of the expression and of the filters after it
+-- - `statement`: `code`, a Lua statement
+-- - `include`: `code`, Lua code of the arguments; `newline`, what ended the line it stood alone in
+-- - `mark`: nothing to generate, a comment or the bounds of a raw block
+--
+-- Code keeps its line breaks and loses its comments, so whoever puts it on the line where its tag
+-- starts gets line numbers that are those of the template.
+-- @module atomicwriter.template.scanner
+
+local find, gsub, match, sub = string.find, string.gsub, string.match, string.sub
+
+local OPENING = { [")"] = "(", ["]"] = "[", ["}"] = "{" }
+local IS_OPENING = { ["("] = true, ["["] = true, ["{"] = true }
+
+local Scanner = {}
+Scanner.__index = Scanner
+
+-- Errors travel as a table, and only up to M.scan.
+local function fail(message, line)
+    error({ message = message, line = line }, 0)
+end
+
+local function newlines_in(text)
+    return (gsub(text, "[^\n]+", ""))
+end
+
+local function escape_pattern(text)
+    return (gsub(text, "%W", "%%%0"))
+end
+
+function Scanner:starts_with(text, position)
+    return sub(self.source, position, position + #text - 1) == text
+end
+
+-- Move on to POSITION, counting lines.
+function Scanner:move(position)
+    while self.newline and self.newline < position do
+        self.line = self.line + 1
+        self.newline = find(self.source, "\n", self.newline + 1, true)
+    end
+    self.position = position
+end
+
+function Scanner:add(node)
+    node.line = node.line or self.line
+    self.nodes[#self.nodes + 1] = node
+    return node
+end
+
+function Scanner:add_text(stop, verbatim)
+    if stop >= self.position then
+        local value = sub(self.source, self.position, stop)
+        self:add { kind = "text", value = value, verbatim = verbatim }
+    end
+    self:move(stop + 1)
+end
+
+-- Where the next tag of KIND opens at or after the current position.
+function Scanner:find_opener(kind)
+    local opener = self.delimiters[kind][1]
+    local start = find(self.source, opener, self.position, true)
+    if opener == "{#" then
+        while start and sub(self.source, start - 1, start - 1) == "$" do
+            start = find(self.source, opener, start + 1, true) -- a shell's ${#array[@]}
+        end
+    end
+    return start
+end
+
+-- The next tag: where it opens and its kind. Of two that open at the same place, the longer wins.
+function Scanner:next_tag()
+    local best, best_kind
+    for kind, delimiter in pairs(self.delimiters) do
+        local start = self.upcoming[kind]
+        if start and start < self.position then
+            start = self:find_opener(kind)
+            self.upcoming[kind] = start
+        end
+        if start and (not best or start < best
+            or start == best and #delimiter[1] > #self.delimiters[best_kind][1]) then
+            best, best_kind = start, kind
+        end
+    end
+    return best, best_kind
+end
+
+-- The position after the string that starts at POSITION.
+function Scanner:skip_string(position, tag_line)
+    local quote = sub(self.source, position, position)
+    local stop = position + 1
+    while true do
+        stop = find(self.source, "[\\\n" .. quote .. "]", stop)
+        if not stop then fail("unfinished string in the tag", tag_line) end
+        local character = sub(self.source, stop, stop)
+        if character == quote then return stop + 1 end
+        if character == "\n" then fail("unfinished string in the tag", tag_line) end
+        stop = stop + 2
+        if sub(self.source, stop - 1, stop - 1) == "z" then
+            stop = find(self.source, "%S", stop) or stop
+        end
+    end
+end
+
+-- The position after the long bracket that starts at POSITION, or nil when none starts there.
+function Scanner:skip_long_bracket(position, tag_line)
+    local level = match(self.source, "^%[(=*)%[", position)
+    if not level then return nil end
+    local _, stop = find(self.source, "]" .. level .. "]", position + 2 + #level, true)
+    if not stop then fail("unfinished long string or comment in the tag", tag_line) end
+    return stop + 1
+end
+
+-- A comment ends with its line, and with its tag too.
+function Scanner:skip_comment(position, closer, tag_line)
+    local after = self:skip_long_bracket(position + 2, tag_line)
+    if after then return after end
+    local line_end = find(self.source, "\n", position, true) or #self.source + 1
+    local tag_end = find(self.source, closer, position + 2, true) or line_end
+    if tag_end > position + 2 and sub(self.source, tag_end - 1, tag_end - 1) == "-" then
+        tag_end = tag_end - 1
+    end
+    return math.min(tag_end, line_end)
+end
+
+-- Read Lua code up to CLOSER. Returns the code in segments, cut at each `|` outside of brackets
+-- when it is an expression, and whether the tag ends with a `-`. A closer within a string does not
+-- count, and neither does one that closes brackets opened inside, as in {{ f({ a = {} }) }}.
+function Scanner:read_code(kind, closer)
+    local tag_line, position = self.line, self.position
+    local segments, buffer, stack = {}, {}, {}
+    local piece = position
+
+    local function keep(stop) buffer[#buffer + 1] = sub(self.source, piece, stop) end
+    local function cut()
+        local code = gsub(table.concat(buffer), "\r\n", "\n")
+        segments[#segments + 1] = gsub(code, "\r", " ")
+        buffer = {}
+    end
+
+    while true do
+        local character = sub(self.source, position, position)
+        if character == "" then fail("the tag is not closed", tag_line) end
+        local closes = OPENING[character] and stack[#stack] == OPENING[character]
+        local trimmed = character == "-" and self:starts_with(closer, position + 1)
+        if not closes and (trimmed or self:starts_with(closer, position)) then
+            keep(position - 1)
+            cut()
+            self:move(position + #closer + (trimmed and 1 or 0))
+            return segments, trimmed
+        elseif closes then
+            stack[#stack] = nil
+            position = position + 1
+        elseif OPENING[character] and kind == "expression" then
+            fail("unbalanced '" .. character .. "' in the expression", tag_line)
+        elseif character == "'" or character == '"' then
+            position = self:skip_string(position, tag_line)
+        elseif character == "-" and self:starts_with("--", position) then
+            keep(position - 1)
+            local after = self:skip_comment(position, closer, tag_line)
+            buffer[#buffer + 1] = " " .. newlines_in(sub(self.source, position, after - 1))
+            position, piece = after, after
+        elseif character == "|" and kind == "expression" and #stack == 0 then
+            keep(position - 1)
+            cut()
+            position = position + 1
+            piece = position
+        else
+            local after = character == "[" and self:skip_long_bracket(position, tag_line)
+            if not after and IS_OPENING[character] then stack[#stack + 1] = character end
+            position = after or position + 1
+        end
+    end
+end
+
+-- Step over the opener; tell whether a "-" that trims follows. {{-1}} is a negative number.
+function Scanner:open_tag(kind)
+    self:move(self.position + #self.delimiters[kind][1])
+    if not self:starts_with("-", self.position) then return false end
+    if kind == "expression" and find(self.source, "^%-[%d.]", self.position) then return false end
+    self:move(self.position + 1)
+    return true
+end
+
+function Scanner:read_comment(node)
+    local closer = self.delimiters.comment[2]
+    node.kind, node.quiet = "mark", true
+    node.trim_left = self:open_tag("comment")
+    local start, stop = find(self.source, closer, self.position, true)
+    if not start then fail("the comment is not closed", node.line) end
+    node.trim_right = start > self.position and sub(self.source, start - 1, start - 1) == "-"
+    self:move(stop + 1)
+end
+
+-- The text of a raw block and the tag that ends it.
+function Scanner:read_raw(line)
+    local opener, closer = self.delimiters.statement[1], self.delimiters.statement[2]
+    local pattern = "^(%-?)%s*endraw%s*(%-?)" .. escape_pattern(closer) .. "()"
+    local start = self.position
+    while true do
+        start = find(self.source, opener, start, true)
+        if not start then fail("the raw block is not closed", line) end
+        local left, right, after = match(self.source, pattern, start + #opener)
+        if left then
+            self:add_text(start - 1, true)
+            self:add {
+                kind = "mark", quiet = true, trim_left = left == "-", trim_right = right == "-",
+            }
+            return self:move(after)
+        end
+        start = start + #opener
+    end
+end
+
+function Scanner:read_statement(node)
+    node.kind, node.quiet = "statement", true
+    node.trim_left = self:open_tag("statement")
+    local segments, trimmed = self:read_code("statement", self.delimiters.statement[2])
+    node.code, node.trim_right = segments[1], trimmed
+    local word, rest = match(node.code, "^%s*([%a_][%w_]*)(.*)$")
+    if word == "include" then
+        node.kind = "include"
+        node.code = newlines_in(match(node.code, "^%s*")) .. rest
+        if not find(rest, "%S") then fail("include needs the name of a template", node.line) end
+    elseif word == "raw" and not find(rest, "%S") then
+        node.kind = "mark"
+        self:read_raw(node.line)
+    elseif word == "endraw" and not find(rest, "%S") then
+        fail("endraw without raw", node.line)
+    end
+end
+
+function Scanner:read_expression(node)
+    node.kind = "expression"
+    node.trim_left = self:open_tag("expression")
+    node.segments, node.trim_right = self:read_code("expression", self.delimiters.expression[2])
+end
+
+local READERS = {
+    comment = Scanner.read_comment,
+    statement = Scanner.read_statement,
+    expression = Scanner.read_expression,
+}
+
+-- White space -----------------------------------------------------------------------------------
+
+local function is_blank(node)
+    return node and node.kind == "text" and not node.verbatim and find(node.value, "^[ \t]*$")
+end
+
+local function has_marker(node)
+    return node.trim_left or node.trim_right
+end
+
+local function starts_line(nodes, index)
+    local before = nodes[index - 1]
+    if not before then return true end
+    if before.kind ~= "text" then return false end
+    if find(before.value, "\n[ \t]*$") then return true end
+    return (index == 2 or before.after_newline) and find(before.value, "^[ \t]*$") ~= nil
+end
+
+-- The line break after nodes[index], "" at the end of the file, nil when something else follows.
+local function line_end_after(nodes, index)
+    local after = nodes[index + 1]
+    if not after then return "" end
+    if after.kind ~= "text" then return nil end
+    local newline = match(after.value, "^[ \t]*(\r?\n)")
+    if newline then return newline end
+    if index + 1 == #nodes and is_blank(after) then return "" end
+    return nil
+end
+
+-- Take away the line that nodes[first] to nodes[last] have to themselves.
+local function remove_line(nodes, first, last, newline)
+    local before, after = nodes[first - 1], nodes[last + 1]
+    if before then before.value = gsub(before.value, "[ \t]*$", "") end
+    if after then
+        after.value = gsub(after.value, "^[ \t]*\r?\n?", "", 1)
+        after.after_newline = true
+    end
+    for index = first, last do
+        if nodes[index].kind == "text" then nodes[index].value = "" end
+        if nodes[index].kind == "include" and newline ~= "" then nodes[index].newline = newline end
+    end
+end
+
+-- Statements and comments that have lines to themselves leave no blank lines. A tag with a "-"
+-- says itself what it wants.
+local function remove_quiet_lines(nodes)
+    local index = 1
+    while index <= #nodes do
+        local first, last = index, nil
+        local node = nodes[index]
+        if node.quiet and not has_marker(node) and starts_line(nodes, index) then
+            last = index
+            while true do
+                local next_index = is_blank(nodes[last + 1]) and last + 2 or last + 1
+                local following = nodes[next_index]
+                if not following or not following.quiet or has_marker(following) then break end
+                last = next_index
+            end
+            local newline = line_end_after(nodes, last)
+            if newline then remove_line(nodes, first, last, newline) end
+        end
+        index = (last or first) + 1
+    end
+end
+
+local function apply_markers(nodes)
+    for index, node in ipairs(nodes) do
+        local before, after = nodes[index - 1], nodes[index + 1]
+        if node.trim_left and before and before.kind == "text" then
+            before.value = gsub(before.value, "%s+$", "")
+        end
+        if node.trim_right and after and after.kind == "text" then
+            after.value = gsub(after.value, "^%s+", "")
+        end
+    end
+end
+
+local function read_all(self)
+    while true do
+        local start, kind = self:next_tag()
+        self:add_text((start or #self.source + 1) - 1)
+        if not start then return end
+        local node = self:add {}
+        READERS[kind](self, node)
+    end
+end
+
+local M = {}
+
+--- Split SOURCE into nodes.
+-- @tparam string source
+-- @tparam table delimiters `expression`, `statement` and `comment`: opener and closer of each
+-- @treturn[1] table list of nodes
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong
+-- @treturn[2] number in which line
+function M.scan(source, delimiters)
+    local self = setmetatable({
+        source = source,
+        delimiters = delimiters,
+        position = 1,
+        line = 1,
+        newline = find(source, "\n", 1, true), -- the next one, to count lines
+        nodes = {},
+        upcoming = { expression = 0, statement = 0, comment = 0 }, -- where each opens next
+    }, Scanner)
+    local ok, err = pcall(read_all, self)
+    if not ok then
+        if type(err) ~= "table" then error(err, 0) end
+        return nil, err.message, err.line
+    end
+    remove_quiet_lines(self.nodes)
+    apply_markers(self.nodes)
+    return self.nodes
+end
+
+return M

@@ -1,0 +1,92 @@
+--- How values look, the same on every Lua.
+-- @module atomicwriter.template.value
+
+local format = string.format
+
+local M = {}
+
+--- Tell whether VALUE is nil or a null that some decoder put in its place (cjson.null, lyaml.null).
+-- @param value anything
+-- @treturn boolean
+function M.is_null(value)
+    if value == nil then return true end
+    if type(value) == "userdata" then
+        local text = tostring(value)
+        return text == "userdata: NULL" or text == "userdata: (nil)" or text == "userdata: 0x0"
+    end
+    if type(value) == "table" then
+        local metatable = getmetatable(value)
+        return type(metatable) == "table" and metatable._type == "LYAML null"
+    end
+    return false
+end
+
+--- Write a number so that it reads back as the same number: `8080`, never `8080.0`.
+-- @tparam number number
+-- @treturn string
+function M.number_text(number)
+    if number ~= number then return "nan" end
+    if number == math.huge then return "inf" end
+    if number == -math.huge then return "-inf" end
+    if number == 0 then return "0" end -- and not "-0"
+    if number % 1 == 0 and number > -2 ^ 53 and number < 2 ^ 53 then
+        return format("%.0f", number)
+    end
+    local kind = math.type and math.type(number) -- luacheck: ignore 143
+    if kind == "integer" then return format("%d", number) end
+    for digits = 14, 17 do
+        local text = format("%." .. digits .. "g", number)
+        if tonumber(text) == number then return text end
+    end
+    return tostring(number)
+end
+
+--- The text of a value that has one.
+-- @param value
+-- @treturn[1] string
+-- @treturn[2] nil it is no string, number or boolean
+function M.text(value)
+    local kind = type(value)
+    if kind == "string" then return value end
+    if kind == "number" then return M.number_text(value) end
+    if kind == "boolean" then return tostring(value) end
+    return nil
+end
+
+local RANK = { number = 1, string = 2, boolean = 3 }
+
+--- Order values of mixed types: numbers, strings by bytes, the rest.
+-- @param a
+-- @param b
+-- @treturn boolean whether A comes first
+function M.less(a, b)
+    local kind_a, kind_b = type(a), type(b)
+    if kind_a ~= kind_b then return (RANK[kind_a] or 4) < (RANK[kind_b] or 4) end
+    if RANK[kind_a] == 3 then return b and not a end
+    if RANK[kind_a] then return a < b end
+    return false
+end
+
+--- The keys of a table in order.
+-- @tparam table map
+-- @treturn table list
+function M.sorted_keys(map)
+    local keys = {}
+    for key in next, map do keys[#keys + 1] = key end
+    table.sort(keys, M.less)
+    return keys
+end
+
+--- Tell whether a table is a list: its keys are 1 to n, and n is not 0.
+-- @tparam table map
+-- @treturn boolean
+function M.is_list(map)
+    local count = 0
+    for key in next, map do
+        if type(key) ~= "number" then return false end
+        count = count + 1
+    end
+    return count > 0 and count == #map
+end
+
+return M
