@@ -158,30 +158,34 @@ static int same_as_file(const comparison *c, int fd, int other)
 }
 
 /* 1, 0, or -1 with c->err filled. */
-static int same_data(comparison *c, const aw_item *item, int fd, const struct stat *live)
+static int same_as_item_file(comparison *c, const aw_item *item, int fd)
 {
-    struct stat st;
-    int other, same;
+    int other = aw_item_open(item, &c->origin, c->err), same;
+    struct stat ours, theirs;
 
-    if (item->data) {
-        if ((uint64_t)live->st_size != item->size)
-            return 0;
-        same = same_as_memory(c, fd, item->data, item->size);
-        return same < 0 ? aw_fail_io(c->err, "read", item->path) : same;
-    }
-    other = aw_item_open(item, &c->origin, c->err);
     if (other < 0)
         return -1;
-    if (aw_sys_fstat(other, &st) < 0)
+    if (aw_sys_fstat(fd, &ours) < 0 || aw_sys_fstat(other, &theirs) < 0)
         same = aw_fail_io(c->err, "fstat", item->path);
-    else if (st.st_dev == live->st_dev && st.st_ino == live->st_ino)
+    else if (ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino)
         same = 1;
-    else if (st.st_size != 0 && st.st_size != live->st_size) /* /proc says 0 */
+    else if (theirs.st_size != 0 && theirs.st_size != ours.st_size) /* /proc says 0 */
         same = 0;
     else if ((same = same_as_file(c, fd, other)) < 0)
         aw_fail_io(c->err, "read", item->path);
     aw_close_fd(&other);
     return same;
+}
+
+/* 1, 0, or -1 with c->err filled. */
+static int same_data(comparison *c, const aw_item *item, int fd)
+{
+    int same;
+
+    if (!item->data)
+        return same_as_item_file(c, item, fd);
+    same = same_as_memory(c, fd, item->data, item->size);
+    return same < 0 ? aw_fail_io(c->err, "read", item->path) : same;
 }
 
 static bool has_owner(const struct stat *st, const aw_wish *wanted)
@@ -190,26 +194,31 @@ static bool has_owner(const struct stat *st, const aw_wish *wanted)
 }
 
 /* 1, 0, or -1 with c->err filled. */
-static int same_file(comparison *c, const aw_item *item)
+static int same_mode_and_owner(comparison *c, const aw_item *item, int fd)
 {
-    const char *name = aw_cursor_enter_parent(&c->live, item->path, item->length);
     aw_wish wanted = aw_wish_for_item(c->rules, item);
-    int fd = name ? aw_at_open_file(c->live.dir, name) : -1, same = 0;
     struct stat st;
 
-    if (fd < 0)
-        return says_absent(errno) ? 0 : aw_fail_io(c->err, "openat", item->path);
-    if (aw_sys_fstat(fd, &st) < 0) {
-        same = aw_fail_io(c->err, "fstat", item->path);
-        goto out;
-    }
+    if (aw_sys_fstat(fd, &st) < 0)
+        return aw_fail_io(c->err, "fstat", item->path);
     if (!has_owner(&st, &wanted) && !c->rules->probed) {
         probe_owner(c->target, c->rules);
         wanted = aw_wish_for_item(c->rules, item);
     }
-    if (S_ISREG(st.st_mode) && (st.st_mode & 07777) == wanted.mode && has_owner(&st, &wanted))
-        same = same_data(c, item, fd, &st);
-out:
+    return S_ISREG(st.st_mode) && (st.st_mode & 07777) == wanted.mode && has_owner(&st, &wanted);
+}
+
+/* The data first: where it differs, nothing else need be asked. */
+static int same_file(comparison *c, const aw_item *item)
+{
+    const char *name = aw_cursor_enter_parent(&c->live, item->path, item->length);
+    int fd = name ? aw_at_open_file(c->live.dir, name) : -1, same;
+
+    if (fd < 0)
+        return says_absent(errno) ? 0 : aw_fail_io(c->err, "openat", item->path);
+    same = same_data(c, item, fd);
+    if (same == 1)
+        same = same_mode_and_owner(c, item, fd);
     aw_close_fd(&fd);
     return same;
 }
