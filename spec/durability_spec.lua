@@ -256,6 +256,37 @@ describe("A write with durability full", function()
         assert.is_true(synced(events)[target], "the swap is still not synced")
     end)
 
+    it("G4: syncs an unchanged live version in a copy of a target that was synced", function()
+        local target, copy = volume.prepare(dir, "target", FULL), dir .. "/copy"
+        sandbox.must { "cp", "-a", "--", target, copy } -- as a backup brings it back
+        local paths = synced(update(copy, "full", "again"))
+        for path in pairs(volume.before) do
+            assert.is_true(paths[copy .. "/" .. volume.live(copy) .. "/" .. path],
+                "not synced: " .. path)
+        end
+        assert.is_true(paths[copy], "the target itself")
+    end)
+
+    it("G4: syncs what it links in a copy of a target that was synced", function()
+        local target, copy = volume.prepare(dir, "target", FULL), dir .. "/copy"
+        sandbox.must { "cp", "-a", "--", target, copy }
+        assert.same({}, powercut.dangers(update(copy, "full"), copy, true))
+    end)
+
+    it("G4: syncs what was found unchanged again and again without durability", function()
+        local target = volume.prepare(dir, "target", FAST)
+        for _ = 1, 3 do
+            sandbox.sleep(0.03)
+            update(target, "none", "again")
+        end
+        local paths = synced(update(target, "full", "again"))
+        for path in pairs(volume.before) do
+            assert.is_true(paths[target .. "/" .. volume.live(target) .. "/" .. path],
+                "not synced: " .. path)
+        end
+        assert.is_true(paths[target], "the target itself")
+    end)
+
     it("G4: syncs the target when it makes a visible link again", function()
         local target = volume.prepare(dir, "target", FULL)
         os.remove(target .. "/kept")
