@@ -6,7 +6,8 @@
 #                                            whole log when something failed
 #   run_suites.sh step LOG LABEL COMMAND…    the same for a command that has no
 #                                            count: it passes or fails as one
-#   run_suites.sh each [PREFIX… --] PROGRAM… run each program, add up their counts
+#   run_suites.sh each [PREFIX… --] PROGRAM… run each ("PROGRAM ARGUMENT" too), add
+#                                            up their counts
 #   run_suites.sh total TARGET…              make each target in turn and add up
 #                                            the suites that it ran
 #
@@ -108,7 +109,7 @@ run_each() {
     trap 'rm -f "$log"' EXIT
     for program; do
         echo "== $program"
-        "${prefix[@]}" "$program" >"$log" 2>&1
+        "${prefix[@]}" $program >"$log" 2>&1
         judge "$log" $?
         cat "$log"
         test -z "$reason" || echo "FAIL $program: $reason"
