@@ -67,25 +67,26 @@ static int put_name(const char ***names, size_t *count, size_t *room, const char
     return 0;
 }
 
-/* 1 when NAME is a link that reads exactly "..data/NAME", else 0. */
-static int is_ours(int target, const char *name, aw_error *err)
+int aw_found_is_ours(int target, const aw_found *found, aw_error *err)
 {
     static const char prefix[] = AW_NAME_DATA "/";
     char text[sizeof prefix + NAME_MAX + 1];
 
-    if (aw_at_read_link(target, name, text, sizeof text) == 0)
+    if (!found->link)
+        return 0;
+    if (aw_at_read_link(target, found->name, text, sizeof text) == 0)
         return strncmp(text, prefix, sizeof prefix - 1) == 0
-               && strcmp(text + sizeof prefix - 1, name) == 0;
+               && strcmp(text + sizeof prefix - 1, found->name) == 0;
     if (errno == EINVAL || errno == ENAMETOOLONG || errno == ENOENT)
         return 0;
-    return aw_fail_io(err, "readlinkat", name);
+    return aw_fail_io(err, "readlinkat", found->name);
 }
 
 /* File NAME under what it is. */
-static int note_name(int target, aw_scan *scan, const char *name, aw_type type, aw_error *err)
+static int note_name(aw_scan *scan, const char *name, aw_type type, aw_error *err)
 {
     aw_found *found;
-    int ours, rc;
+    int rc;
 
     if (strcmp(name, AW_NAME_DATA) == 0 || strcmp(name, AW_NAME_LOCK) == 0)
         return 0;
@@ -105,14 +106,11 @@ static int note_name(int target, aw_scan *scan, const char *name, aw_type type, 
         rc = put_name(&scan->retired, &scan->retired_count, &scan->retired_room, name);
         return rc < 0 ? aw_fail_memory(err) : 0;
     }
-    ours = type == AW_LINK ? is_ours(target, name, err) : 0;
-    if (ours < 0)
-        return -1;
     if (aw_grow(&scan->found, scan->found_count, &scan->found_room, sizeof *scan->found) < 0)
         return aw_fail_memory(err);
     found = &scan->found[scan->found_count++];
     found->name = name;
-    found->ours = ours == 1;
+    found->link = type == AW_LINK;
     return 0;
 }
 
@@ -139,7 +137,7 @@ int aw_scan_target(int target, aw_scan *scan, aw_error *err)
         return aw_fail_io(err, "openat", ".");
     aw_listing_start(&listing, fd);
     while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
-        if (note_name(target, scan, name, type, err) < 0)
+        if (note_name(scan, name, type, err) < 0)
             break;
     }
     if (more < 0)
@@ -184,28 +182,6 @@ const aw_found *aw_scan_find(const aw_scan *scan, const char *name, size_t lengt
             high = middle;
     }
     return NULL;
-}
-
-int aw_scan_check_foreign(const aw_scan *scan, const aw_payload *payload, aw_error *err)
-{
-    const char *last = NULL;
-    size_t last_length = 0;
-
-    for (size_t i = 0; i < payload->count; i++) {
-        const aw_item *item = &payload->items[i];
-        size_t length = aw_path_first(item->path, item->length);
-        const aw_found *found;
-
-        if (last && length == last_length && memcmp(last, item->path, length) == 0)
-            continue;
-        last = item->path;
-        last_length = length;
-        found = aw_scan_find(scan, item->path, length);
-        if (found && !found->ours)
-            return aw_fail(err, AW_E_FOREIGN_ENTRY, found->name,
-                           "the payload needs this name, and what stands there is not ours");
-    }
-    return 0;
 }
 
 /* ---- the tree of a version --------------------------------------------- */

@@ -33,7 +33,7 @@ int aw_live_name(int target, char name[AW_VERSION_MAX], aw_error *err);
 
 typedef struct aw_found {
     const char *name;
-    bool        ours;   /* a link that reads exactly "..data/NAME"           */
+    bool        link;    /* a symbolic one, and so perhaps ours              */
 } aw_found;
 
 typedef struct aw_scan {
@@ -60,8 +60,9 @@ void aw_scan_clear(aw_scan *scan);
 /* NAME, or NULL. Names that begin with ".." are not looked for here. */
 const aw_found *aw_scan_find(const aw_scan *scan, const char *name, size_t length);
 
-/* AW_E_FOREIGN_ENTRY for a name that PAYLOAD needs and somebody else has. */
-int aw_scan_check_foreign(const aw_scan *scan, const aw_payload *payload, aw_error *err);
+/* 1 when FOUND is a visible name, a link that reads exactly "..data/NAME";
+ * else 0, or -1. */
+int aw_found_is_ours(int target, const aw_found *found, aw_error *err);
 
 /* ---- the tree of a version --------------------------------------------- */
 

@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "aw_links.h"
 
+#include "aw_compare.h"
 #include "aw_error.h"
 #include "aw_name.h"
 #include "aw_path.h"
@@ -10,6 +11,51 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* The payload's items come in tree order, those of one visible name together.
+ * The index behind the last one that shares item FIRST's visible name, whose
+ * LENGTH is given back. */
+static size_t end_of_name(const aw_payload *payload, size_t first, size_t *length)
+{
+    const aw_item *items = payload->items;
+    size_t i = first + 1;
+
+    *length = aw_path_first(items[first].path, items[first].length);
+    while (i < payload->count
+           && aw_path_below(items[i].path, items[i].length, items[first].path, *length))
+        i++;
+    return i;
+}
+
+static bool shown_by_live(const unsigned char *known, size_t first, size_t end)
+{
+    while (known && first < end && known[first] == AW_ADD)
+        first++;
+    return known && first < end;
+}
+
+int aw_links_check(int target, const aw_scan *scan, const aw_payload *payload,
+                   const unsigned char *known, aw_error *err)
+{
+    size_t length, end;
+
+    for (size_t i = 0; i < payload->count; i = end) {
+        const aw_found *found;
+        int ours;
+
+        end = end_of_name(payload, i, &length);
+        if (shown_by_live(known, i, end))
+            continue;
+        found = aw_scan_find(scan, payload->items[i].path, length);
+        ours = found ? aw_found_is_ours(target, found, err) : 1;
+        if (ours < 0)
+            return -1;
+        if (!ours)
+            return aw_fail(err, AW_E_FOREIGN_ENTRY, found->name,
+                           "the payload needs this name, and what stands there is not ours");
+    }
+    return 0;
+}
 
 static int make_link(aw_links *links, const char *first, size_t length, aw_error *err)
 {
@@ -32,19 +78,13 @@ static int make_link(aw_links *links, const char *first, size_t length, aw_error
 int aw_links_add(aw_links *links, const aw_scan *scan, const aw_payload *payload,
                  aw_error *err)
 {
-    const char *last = NULL;
-    size_t last_length = 0;
+    size_t length, end;
 
-    for (size_t i = 0; i < payload->count; i++) {
-        const aw_item *item = &payload->items[i];
-        size_t length = aw_path_first(item->path, item->length);
+    for (size_t i = 0; i < payload->count; i = end) {
+        const char *path = payload->items[i].path;
 
-        if (last && length == last_length && memcmp(last, item->path, length) == 0)
-            continue;
-        last = item->path;
-        last_length = length;
-        if (!aw_scan_find(scan, item->path, length)
-            && make_link(links, item->path, length, err) < 0)
+        end = end_of_name(payload, i, &length);
+        if (!aw_scan_find(scan, path, length) && make_link(links, path, length, err) < 0)
             return -1;
     }
     return 0;
@@ -76,6 +116,15 @@ void aw_links_undo(aw_links *links)
         (void)aw_sys_unlinkat(links->target, links->made[--links->count], 0);
 }
 
+static int drop_if_ours(int target, const aw_found *found, aw_error *err)
+{
+    int ours = aw_found_is_ours(target, found, err);
+
+    if (ours == 1 && aw_sys_unlinkat(target, found->name, 0) < 0 && errno != ENOENT)
+        return aw_fail_io(err, "unlinkat", found->name);
+    return ours < 0 ? -1 : 0;
+}
+
 void aw_links_drop_stale(int target, const aw_scan *scan, const aw_payload *payload,
                          aw_result *result)
 {
@@ -83,12 +132,9 @@ void aw_links_drop_stale(int target, const aw_scan *scan, const aw_payload *payl
         const aw_found *found = &scan->found[i];
         aw_error err;
 
-        if (!found->ours || aw_payload_shows(payload, found->name))
-            continue;
-        if (aw_sys_unlinkat(target, found->name, 0) < 0 && errno != ENOENT) {
-            aw_fail_io(&err, "unlinkat", found->name);
+        if (found->link && !aw_payload_shows(payload, found->name)
+            && drop_if_ours(target, found, &err) < 0)
             aw_result_warn(result, &err);
-        }
     }
 }
 

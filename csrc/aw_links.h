@@ -22,6 +22,12 @@ typedef struct aw_links {
 
 #define AW_LINKS_INIT(target) { (target), NULL, 0, 0, false, AW_ARENA_INIT }
 
+/* AW_E_FOREIGN_ENTRY for a name that PAYLOAD needs and somebody else has. Where
+ * KNOWN is not NULL, it is the payload's actions, and the target is clean: then
+ * the names that the live version shows need not be looked at. */
+int aw_links_check(int target, const aw_scan *scan, const aw_payload *payload,
+                   const unsigned char *known, aw_error *err);
+
 /* (10) Make the visible names of PAYLOAD that SCAN has not. */
 int aw_links_add(aw_links *links, const aw_scan *scan, const aw_payload *payload,
                  aw_error *err);

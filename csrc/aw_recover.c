@@ -15,12 +15,19 @@
 #include <string.h>
 #include <sys/file.h>
 
-static void remove_or_warn(int target, const char *name, aw_result *result)
+static bool remove_or_warn(int target, const char *name, aw_result *result)
 {
     aw_error err;
 
-    if (aw_at_remove_tree(target, name, &err) < 0)
-        aw_result_warn(result, &err);
+    if (aw_at_remove_tree(target, name, &err) == 0)
+        return true;
+    aw_result_warn(result, &err);
+    return false;
+}
+
+static void retired_name(const char *version, char retired[AW_VERSION_MAX])
+{
+    snprintf(retired, AW_VERSION_MAX, "%.41s" AW_NAME_RETIRED_SUFFIX, version);
 }
 
 /* Give VERSION its retired name, in RETIRED. An older attempt's remains make
@@ -28,7 +35,7 @@ static void remove_or_warn(int target, const char *name, aw_result *result)
  * lower layer of an overlay): it must then be removed where it is. */
 static int retire(int target, const char *version, char retired[AW_VERSION_MAX], aw_error *err)
 {
-    snprintf(retired, AW_VERSION_MAX, "%.41s" AW_NAME_RETIRED_SUFFIX, version);
+    retired_name(version, retired);
     if (aw_sys_renameat(target, version, target, retired) == 0)
         return 1;
     if (errno == EXDEV)
@@ -74,7 +81,7 @@ static int sweep_unfinished(int target, aw_scan *scan, const aw_live *live, aw_r
         if (renamed < 0)
             return -1;
         if (renamed)
-            remove_or_warn(target, retired, result);
+            (void)remove_or_warn(target, retired, result);
         else if (aw_at_remove_tree(target, version, err) < 0)
             return -1;
     }
@@ -91,6 +98,21 @@ static bool dangles(const aw_live *live, const char *name)
            || (aw_sys_fstatat(live->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT);
 }
 
+/* 1 when FOUND was a visible name that led nowhere, and is gone; else 0, or -1. */
+static int drop_dangling(int target, const aw_found *found, const aw_live *live, aw_error *err)
+{
+    int ours;
+
+    if (!found->link || !dangles(live, found->name))
+        return 0;
+    ours = aw_found_is_ours(target, found, err);
+    if (ours != 1)
+        return ours;
+    if (aw_sys_unlinkat(target, found->name, 0) < 0 && errno != ENOENT)
+        return aw_fail_io(err, "unlinkat", found->name);
+    return 1;
+}
+
 static void sweep_dangling(int target, aw_scan *scan, const aw_live *live,
                            const aw_payload *payload, aw_result *result)
 {
@@ -99,15 +121,14 @@ static void sweep_dangling(int target, aw_scan *scan, const aw_live *live,
     for (size_t i = 0; i < scan->found_count; i++) {
         aw_found found = scan->found[i];
         aw_error err;
+        int dropped = 0;
 
-        if (found.ours && !(payload && aw_payload_shows(payload, found.name))
-            && dangles(live, found.name)) {
-            if (aw_sys_unlinkat(target, found.name, 0) == 0 || errno == ENOENT)
-                continue;
-            aw_fail_io(&err, "unlinkat", found.name);
+        if (!payload || !aw_payload_shows(payload, found.name))
+            dropped = drop_dangling(target, &found, live, &err);
+        if (dropped < 0)
             aw_result_warn(result, &err);
-        }
-        scan->found[kept++] = found;
+        if (dropped != 1)
+            scan->found[kept++] = found;
     }
     scan->found_count = kept;
 }
@@ -120,7 +141,7 @@ int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
     if (sweep_unfinished(target, scan, live, result, err) < 0)
         return -1;
     for (size_t i = 0; i < scan->retired_count; i++)
-        remove_or_warn(target, scan->retired[i], result);
+        (void)remove_or_warn(target, scan->retired[i], result);
     sweep_dangling(target, scan, live, payload, result);
     return 0;
 }
@@ -167,36 +188,36 @@ static size_t choose(int target, const aw_scan *scan, const char *live, unsigned
     return count;
 }
 
-void aw_recover_prune(int target, const aw_scan *scan, const char *live, unsigned keep,
-                      bool durable, size_t *removed, aw_result *result)
+size_t aw_recover_prune(int target, const aw_scan *scan, const char *live, unsigned keep,
+                        bool durable, aw_result *result)
 {
-    size_t *going = malloc((scan->version_count + 1) * sizeof *going), count, retired = 0;
+    size_t *going = malloc((scan->version_count + 1) * sizeof *going);
+    size_t count, retired = 0, removed = 0;
     char name[AW_VERSION_MAX];
     aw_error err;
 
     if (!going)
-        return; /* the next write prunes */
+        return 0; /* the next write prunes */
     count = choose(target, scan, live, keep, going, result);
     for (size_t i = 0; i < count; i++) {
         const char *version = scan->versions[going[i]];
         int renamed = retire(target, version, name, &err);
 
-        if (renamed == 1)
-            going[retired++] = going[i];
-        else if (renamed == 0)
-            remove_or_warn(target, version, result);
-        else
+        if (renamed < 0)
             aw_result_warn(result, &err);
+        else if (renamed)
+            going[retired++] = going[i];
+        else
+            removed += remove_or_warn(target, version, result);
     }
     if (durable && retired > 0 && aw_sync_directory(target, ".", &err) < 0) {
         aw_result_warn(result, &err); /* INV-3: then not yet */
         retired = 0;
     }
     for (size_t i = 0; i < retired; i++) {
-        snprintf(name, sizeof name, "%.41s" AW_NAME_RETIRED_SUFFIX, scan->versions[going[i]]);
-        remove_or_warn(target, name, result);
+        retired_name(scan->versions[going[i]], name);
+        removed += remove_or_warn(target, name, result);
     }
-    if (removed)
-        *removed = retired;
     free(going);
+    return removed;
 }

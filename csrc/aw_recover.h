@@ -27,9 +27,8 @@ int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
 
 /* (14) Remove the retained versions in SCAN beyond KEEP, except the LIVE one,
  * and those that a reader leases (AW_LEASED_MAX of them). DURABLE: sync in
- * between as INV-3 says. *REMOVED, unless NULL, is their number. Failures
- * are warnings. */
-void aw_recover_prune(int target, const aw_scan *scan, const char *live, unsigned keep,
-                      bool durable, size_t *removed, aw_result *result);
+ * between as INV-3 says. Failures are warnings. Returns the number removed. */
+size_t aw_recover_prune(int target, const aw_scan *scan, const char *live, unsigned keep,
+                        bool durable, aw_result *result);
 
 #endif

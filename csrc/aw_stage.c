@@ -253,19 +253,6 @@ int aw_sync_directory(int fd, const char *name, aw_error *err)
     return aw_fail_io(err, "fsync", name);
 }
 
-/* Since Linux 5.8 syncfs reports that writing back failed. */
-static bool syncfs_reports(void)
-{
-    char release[128], *dot;
-    unsigned long major, minor;
-
-    if (aw_sys_kernel_release(release, sizeof release) < 0)
-        return false;
-    major = strtoul(release, &dot, 10);
-    minor = *dot == '.' ? strtoul(dot + 1, NULL, 10) : 0;
-    return major > 5 || (major == 5 && minor >= 8);
-}
-
 /* 1 synced, 0 it may not be opened (a mode such as 0200), -1 failed. */
 static int sync_item(aw_cursor *cursor, const aw_item *item, aw_error *err)
 {
@@ -313,7 +300,7 @@ int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *acti
 
     for (size_t i = 0; i < payload->count; i++)
         count += (which & AW_BIT(actions[i])) != 0;
-    if (count < SYNCFS_MIN || !syncfs_reports())
+    if (count < SYNCFS_MIN || !aw_sys_kernel_at_least(5, 8)) /* before, it hid errors */
         rc = sync_each(&cursor, payload, actions, which, err);
     aw_cursor_close(&cursor);
     if (rc != 0)

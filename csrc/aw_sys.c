@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
@@ -109,6 +110,18 @@ aw_sys_table aw_sys = {
     .getegid = getegid,
     .kernel_release = sys_kernel_release,
 };
+
+bool aw_sys_kernel_at_least(unsigned long major, unsigned long minor)
+{
+    char release[128], *dot;
+    unsigned long is_major, is_minor;
+
+    if (aw_sys_kernel_release(release, sizeof release) < 0)
+        return false;
+    is_major = strtoul(release, &dot, 10);
+    is_minor = *dot == '.' ? strtoul(dot + 1, NULL, 10) : 0;
+    return is_major > major || (is_major == major && is_minor >= minor);
+}
 
 /* ---- the calls that the core makes ------------------------------------- */
 

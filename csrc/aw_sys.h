@@ -78,4 +78,7 @@ AW_SYS_CALLS(AW_SYS_PROTOTYPE)
 AW_SYS_PLAIN_CALLS(AW_SYS_PROTOTYPE)
 #undef AW_SYS_PROTOTYPE
 
+/* Whether the kernel's release is MAJOR.MINOR or later. */
+bool aw_sys_kernel_at_least(unsigned long major, unsigned long minor);
+
 #endif

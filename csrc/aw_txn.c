@@ -193,30 +193,39 @@ int aw_txn_read_live(aw_txn *t)
     return aw_rules_for(t->target, &t->writer->options, &t->rules, t->err);
 }
 
-/* The kernel stamps with a clock that ticks: two changes within a tick have the
- * same ctime. Where it has no nanoseconds at all, ticks may last two seconds. */
-static bool tick_has_passed(const struct timespec *changed)
+void aw_txn_note_durable(aw_txn *t, const char *version)
 {
-    const int64_t tick = changed->tv_nsec != 0 ? 20 * 1000 * 1000 : 2100 * 1000 * (int64_t)1000;
+    if (strcmp(t->note.version, version) != 0)
+        t->note = (aw_note)AW_NOTE_INIT;
+    snprintf(t->note.version, sizeof t->note.version, "%s", version);
+    t->note.durable = true;
+    aw_lock_write_note(t->lock, &t->note);
+}
+
+/* The kernel stamps with a clock that ticks: two changes within a tick have the
+ * same ctime. Where it has no nanoseconds at all, ticks may last two seconds.
+ * Multigrain stamps (Linux 6.13) do not help: an unlink on tmpfs has none. */
+static bool change_will_show(const struct timespec *changed)
+{
+    const int64_t second = 1000000000;
+    const int64_t tick = changed->tv_nsec != 0 ? second / 50 : 2 * second + second / 10;
     struct timespec now;
 
     if (aw_sys_clock_gettime(CLOCK_REALTIME, &now) < 0)
         return false;
-    if (now.tv_sec - changed->tv_sec > 3600)
+    if (now.tv_sec - changed->tv_sec > 3600) /* so that the next line has no overflow */
         return true;
-    return (int64_t)(now.tv_sec - changed->tv_sec) * 1000000000
-           + (now.tv_nsec - changed->tv_nsec) > tick;
+    return (now.tv_sec - changed->tv_sec) * second + (now.tv_nsec - changed->tv_nsec) > tick;
 }
 
-void aw_txn_note_clean(aw_txn *t)
+void aw_txn_note_clean(aw_txn *t, size_t retained)
 {
-    size_t retained = t->scan.version_count - 1; /* the live one is there */
     struct stat st;
 
     if (retained > t->writer->options.keep || t->result.warnings.count > 0
-        || aw_sys_fstat(t->target, &st) < 0 || !tick_has_passed(&st.st_ctim))
+        || aw_sys_fstat(t->target, &st) < 0 || !change_will_show(&st.st_ctim))
         return;
-    memcpy(t->note.version, t->live.name, sizeof t->note.version);
+    snprintf(t->note.version, sizeof t->note.version, "%s", t->live.name);
     t->note.clean = true;
     t->note.changed_sec = st.st_ctim.tv_sec;
     t->note.changed_nsec = st.st_ctim.tv_nsec;

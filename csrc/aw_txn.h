@@ -65,9 +65,12 @@ int aw_txn_read_live(aw_txn *t);
 /* Read the target's names: SCAN, NEWEST. */
 int aw_txn_survey(aw_txn *t);
 
-/* Note that the target is clean, if a later change to its names is sure to show
- * in its ctime. */
-void aw_txn_note_clean(aw_txn *t);
+/* Note that VERSION, the live one, is durable. */
+void aw_txn_note_durable(aw_txn *t, const char *version);
+
+/* Note that the target is clean, with RETAINED versions besides the live one;
+ * if a later change to its names is sure to show in its ctime. */
+void aw_txn_note_clean(aw_txn *t, size_t retained);
 
 /* Undo if RC is a failure before the swap; give up everything; hand out the
  * result if RC is 0. Returns RC, with err->committed set as it is. */

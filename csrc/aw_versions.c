@@ -118,8 +118,8 @@ int aw_collect(aw_writer *writer, size_t *removed, aw_error *err)
         && aw_txn_survey(&t) == 0)
         rc = aw_recover_sweep(t.target, &t.scan, &t.live, NULL, &t.result, err);
     if (rc == 0)
-        aw_recover_prune(t.target, &t.scan, t.live.name, 0, aw_txn_is_durable(&t), &count,
-                         &t.result);
+        count = aw_recover_prune(t.target, &t.scan, t.live.name, 0, aw_txn_is_durable(&t),
+                                 &t.result);
     rc = aw_txn_finish(&t, rc, &result);
     aw_result_clear(&result);
     if (rc == 0)

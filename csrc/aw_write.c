@@ -93,7 +93,8 @@ static int survey(aw_txn *t)
         return -1;
     if (t->choose && t->choose(t, t->wanted) < 0)
         return -1;
-    return aw_scan_check_foreign(&t->scan, t->payload, t->err);
+    return aw_links_check(t->target, &t->scan, t->payload, t->untouched ? t->actions : NULL,
+                          t->err);
 }
 
 static int sweep(aw_txn *t)
@@ -224,29 +225,25 @@ static int swap(aw_txn *t)
 
 static int sync_swap(aw_txn *t)
 {
-    aw_note note = AW_NOTE_INIT;
-
     if (sync_target(t) < 0)
         return -1;
-    memcpy(note.version, t->stage.name, sizeof note.version);
-    note.durable = true;
     if (aw_txn_is_durable(t))
-        aw_lock_write_note(t->lock, &note);
+        aw_txn_note_durable(t, t->stage.name);
     return 0;
 }
 
 /* ---- (13) (14) --------------------------------------------------------- */
 
-static void prune(aw_txn *t, const char *live)
+static size_t prune(aw_txn *t, const char *live)
 {
-    aw_recover_prune(t->target, &t->scan, live, t->writer->options.keep, aw_txn_is_durable(t), NULL,
-                     &t->result);
+    return aw_recover_prune(t->target, &t->scan, live, t->writer->options.keep,
+                            aw_txn_is_durable(t), &t->result);
 }
 
 static void tidy(aw_txn *t)
 {
     aw_links_drop_stale(t->target, &t->scan, t->payload, &t->result);
-    prune(t, t->stage.name);
+    (void)prune(t, t->stage.name); /* how many does not matter here */
 }
 
 /* ---- when nothing differs ---------------------------------------------- */
@@ -254,13 +251,13 @@ static void tidy(aw_txn *t)
 /* A durable write vouches for a version that another has written. */
 static int vouch_for_live(aw_txn *t)
 {
+    if (!aw_txn_is_durable(t) || t->note.durable)
+        return 0;
     if (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), t->err) < 0)
         return -1;
     if (sync_parent(t) < 0 || sync_target(t) < 0)
         return -1;
-    memcpy(t->note.version, t->live.name, sizeof t->note.version);
-    t->note.durable = true;
-    aw_lock_write_note(t->lock, &t->note);
+    aw_txn_note_durable(t, t->live.name);
     return 0;
 }
 
@@ -271,16 +268,12 @@ static int confirm_live(aw_txn *t)
         return -1;
     if (!t->untouched && aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0)
         return -1;
-    if (aw_txn_is_durable(t) && !t->note.durable) {
-        if (vouch_for_live(t) < 0)
-            return -1;
-    } else if (t->links.count > 0 && sync_target(t) < 0) {
+    if (t->links.count > 0 && sync_target(t) < 0)
         return -1;
-    }
-    if (!t->untouched) {
-        prune(t, t->live.name);
-        aw_txn_note_clean(t);
-    }
+    if (vouch_for_live(t) < 0)
+        return -1;
+    if (!t->untouched)
+        aw_txn_note_clean(t, t->scan.version_count - 1 - prune(t, t->live.name));
     return 0;
 }
 

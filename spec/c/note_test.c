@@ -95,6 +95,14 @@ TEST(not_within_a_tick, "a target changed just now is not noted as clean")
     CHECK(noted_as_clean());
 }
 
+TEST(spares_the_links_of_a_change, "a change on a target that nobody touched reads no known link")
+{
+    publish_and_note(1);
+    start_counting();
+    publish(1, FILES(F("app.conf", "listen = 9090\n"), F("tls/key", "secret\n")));
+    CHECK_THAT(links_read == 1, "%zu links were read, not only ..data", links_read);
+}
+
 TEST(heals_a_link, "G5: a visible link deleted after a clean note is made again")
 {
     publish_and_note(1);
