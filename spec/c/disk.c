@@ -122,10 +122,18 @@ static int scan(int dir, const char *name, struct dirent ***entries)
 static void remove_at(int dir, const char *name)
 {
     struct dirent **entries;
+    struct stat st;
     int count, fd;
 
-    if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return;
+    if (!S_ISDIR(st.st_mode)) {
+        if (unlinkat(dir, name, 0) < 0)
+            die("remove", name);
+        return;
+    }
+    if (fchmodat(dir, name, 0700, 0) < 0) /* we need not be root */
+        die("chmod", name);
     fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         die("remove", name);

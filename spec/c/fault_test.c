@@ -47,7 +47,7 @@ struct scenario {
     char       *after_tree, *other_tree;
     unsigned    calls;      /* of a run without faults                        */
     unsigned    refused_at; /* the number of calls when the check said no     */
-    unsigned    noted_at;   /* the call that notes the version as durable     */
+    unsigned    synced_at;  /* the last sync that the write's promise needs   */
 };
 
 /* ---- acts -------------------------------------------------------------- */
@@ -264,21 +264,20 @@ static bool may_leave_litter(const scenario *s, fault_plan plan, const outcome *
            || o->err.committed;
 }
 
-/* A failed sync must not be noted as a success. */
+/* A failed sync must not be noted as a success. Those after the swap's own are
+ * for pruning, and the note is not about them. */
 static const char *false_note(const scenario *s, fault_plan plan, const char *live)
 {
     fault_call call = fault_call_at(plan.at);
-    char *note, *end;
+    char *note, name[AW_VERSION_MAX] = "";
     const char *odd = NULL;
+    int noted = 0;
 
-    if (s->noted_at == 0 || plan.at > s->noted_at || (call != CALL_fsync && call != CALL_syncfs)
-        || plan.code == EINTR)
+    if (plan.at > s->synced_at || (call != CALL_fsync && call != CALL_syncfs))
         return NULL;
     note = disk_read("target/..lock");
-    end = note ? strpbrk(note, " \n") : NULL;
-    if (end)
-        *end = '\0';
-    if (note && live && strcmp(note, live) == 0)
+    if (note && live && sscanf(note, "%63s durable=%d", name, &noted) == 2 && noted
+        && strcmp(name, live) == 0)
         odd = complain("%s is noted as durable though a sync failed", live);
     free(note);
     return odd;
@@ -446,6 +445,24 @@ static void try_call(const scenario *s, unsigned at, fault_call call)
     try_point(s, (fault_plan){ .at = at, .kind = FAULT_EXIT_AFTER }, "killed after");
 }
 
+/* The sync after the swap, which follows the last link that is made; where
+ * there is no swap, the last one. */
+static unsigned last_needed_sync(const fault_call *trace, unsigned calls)
+{
+    unsigned linked = calls, swapped, synced;
+
+    while (linked > 0 && trace[linked] != CALL_symlinkat)
+        linked--;
+    for (swapped = linked + 1; swapped <= calls && trace[swapped] != CALL_renameat; swapped++) {
+    }
+    for (synced = swapped + 1; synced <= calls; synced++)
+        if (linked > 0 && trace[synced] == CALL_fsync)
+            return synced;
+    for (synced = calls; synced > 0 && trace[synced] != CALL_fsync; synced--) {
+    }
+    return synced;
+}
+
 /* Run without faults; learn the calls. */
 static fault_call *rehearse(scenario *s)
 {
@@ -462,11 +479,9 @@ static fault_call *rehearse(scenario *s)
     s->refused_at = asked_at;
     trace = calloc(s->calls + 1, sizeof *trace);
     CHECK(trace != NULL);
-    for (unsigned at = 1; at <= s->calls; at++) {
+    for (unsigned at = 1; at <= s->calls; at++)
         trace[at] = fault_call_at(at);
-        if (trace[at] == CALL_pwrite)
-            s->noted_at = at;
-    }
+    s->synced_at = last_needed_sync(trace, s->calls);
     CHECK_THAT(s->refused || !unclean("target", s->after_tree, s->keep), "without a fault: %s",
                unclean("target", s->after_tree, s->keep));
     forget(&b);
