@@ -13,8 +13,9 @@
  *     not ok - SENTENCE (FILE:LINE: WHAT)
  *
  * The last line reads "N passed, N failed"; the exit status is 0 or 1.
- * An argument runs only the tests whose sentence contains it. A failed CHECK
- * ends its test. What a test changes in the process (the table of system
+ * An argument runs only the tests whose sentence contains it. TEST_DIR is where
+ * the directories are made, instead of /dev/shm; TEST_KEEP keeps them. A failed
+ * CHECK ends its test. What a test changes in the process (the table of system
  * calls, umask) is put back for it. A test that hangs is killed and reported.
  *
  * Only the thread that runs the test may CHECK; others count their failures.
