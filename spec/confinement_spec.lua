@@ -181,6 +181,31 @@ describe("G7: a target", function()
         assert.equal(before, sandbox.listing(victim))
     end)
 
+    it("has old versions removed, never what is mounted in them", function()
+        local writer = new_writer { a = "1", ["d/x"] = "y" }
+        assert(writer:write { a = "2" })
+        local before = sandbox.listing(victim)
+        local old = target .. "/" .. volume.versions(target)[1] .. "/d"
+        local status, _, stderr = sandbox.run(sandbox.with_mounts(
+            "mount --bind " .. sandbox.quote(victim) .. ' "$1"', old,
+            sandbox.lua(dir, function(path)
+                local vol = require "spec.support.volume"
+                local atomicwriter = require "atomicwriter" -- luacheck: ignore 431
+                local w = assert(atomicwriter.new(path, { durability = "none" }))
+                local result = assert(w:write { a = "3" })
+                assert(#result.warnings > 0, "nothing was said of it")
+                assert(vol.consume(path).a == "3")
+                assert(w:collect())
+            end, target)))
+        if status == 77 then
+            pending("mounting is not allowed here: " .. (stderr:match("[^\n]+") or ""))
+        end
+        assert.equal(0, status, stderr)
+        assert.equal(before, sandbox.listing(victim))
+        assert(writer:write { a = "4" })
+        assert(volume.shows(target, { a = "4" })) -- no mount here: now it goes
+    end)
+
     it("has unfinished versions swept, and links in them not followed", function()
         local writer = new_writer { a = "1" }
         local unfinished = target .. "/..2090_01_01_00_00_00.1"

@@ -178,6 +178,21 @@ describe("G10: the layout", function()
         assert.is_true(opened > 0 and refused > 0)
     end)
 
+    it("is deeper than descriptors reach, and prunes as deep", function()
+        local deep = ("d/"):rep(300)
+        for i = 1, 3 do
+            local payload = { [deep .. "file"] = "deep " .. i, [deep:sub(1, 500) .. "f"] = "less",
+                top = "top" }
+            local result = assert(writer:write(payload))
+            assert.same({}, result.warnings)
+            assert.equal("deep " .. i, sandbox.read_file(target .. "/" .. deep .. "file"))
+            assert.equal(math.min(i, 2), #volume.versions(target))
+        end
+        assert.same({}, assert(writer:write { top = "top" }).warnings)
+        assert.equal(1, assert(writer:collect()))
+        assert(volume.shows(target, { top = "top" }, 0))
+    end)
+
     it("projects any bytes, an empty file and a file of some megabytes", function()
         local bytes = {}
         for i = 0, 255 do bytes[i + 1] = string.char(i) end

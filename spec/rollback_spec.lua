@@ -123,26 +123,32 @@ describe("A retained version", function()
         assert.same({ names[2], result.version }, volume.versions(target))
     end)
 
-    it("is published with its data, modes, owners, directories and links", function()
-        local writer = open(1)
-        local root = sandbox.is_root()
-        local function look(version)
-            local text = sandbox.listing(target .. "/" .. version)
-            return (text:gsub("inode=%d+", "inode"):gsub("links=%d+", "links"))
-        end
-        local odd = { data = "\0", mode = "0511" }
-        if root then odd.uid, odd.gid = 1, 2 end
-        local first = assert(writer:write { a = { data = "1", mode = "0600" }, ["b/c/d"] = "2",
-            [".e"] = odd })
-        local before = look(first.version)
-        assert(writer:write { a = "else", x = "new" })
-        local result = assert(writer:rollback())
-        assert.equal(before, look(result.version))
-        assert(volume.shows(target, { a = "1", ["b/c/d"] = "2", [".e"] = "\0" }))
-        assert.same({ ".e", "b/c/d" }, result.added)
-        assert.same({ "a" }, result.updated)
-        assert.same({ "x" }, result.removed)
-    end)
+    for _, reuse in ipairs { true, false } do
+        it("is published with its data, modes and owners, reuse = " .. tostring(reuse), function()
+            local writer = assert(atomicwriter.new(target,
+                { durability = "none", create = true, reuse = reuse }))
+            writers[#writers + 1] = writer
+            local root = sandbox.is_root()
+            local function look(version)
+                local text = sandbox.listing(target .. "/" .. version)
+                return (text:gsub("inode=%d+", ""):gsub("links=%d+", ""):gsub("mtime=[%d.]+", ""))
+            end
+            local odd = { data = "\0", mode = "0511" }
+            if root then odd.uid, odd.gid = 1, 2 end
+            local first = assert(writer:write { a = { data = "1", mode = "0600" }, ["b/c/d"] = "2",
+                [".e"] = odd })
+            local before = look(first.version)
+            assert(writer:write { a = "else", x = "new" })
+            local inode = sandbox.inode(target .. "/" .. first.version .. "/a")
+            local result = assert(writer:rollback())
+            assert.equal(before, look(result.version))
+            assert.equal(reuse, inode == sandbox.inode(target .. "/..data/a"))
+            assert(volume.shows(target, { a = "1", ["b/c/d"] = "2", [".e"] = "\0" }))
+            assert.same({ ".e", "b/c/d" }, result.added)
+            assert.same({ "a" }, result.updated)
+            assert.same({ "x" }, result.removed)
+        end)
+    end
 
     it("is chosen by its name", function()
         local writer = open(8)

@@ -95,6 +95,7 @@ function M.shows(target, files, keep)
         elseif name:match(M.VERSION) then
             if sandbox.kind(path) ~= "directory" then return nil, name .. " is no directory" end
             retained = retained + (name == live and 0 or 1)
+            if M.older(live, name) then return nil, "litter, never live: " .. name end
         elseif name ~= "..data" and name ~= "..lock" then
             return nil, ("litter: %q"):format(name)
         end
