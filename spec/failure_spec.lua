@@ -207,6 +207,7 @@ describe("A write that fails before the swap", function()
                     -- as deep as descriptors may not reach when it is to be removed again
                     vol.after["1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17/18/19/20/deep"] = "deep"
                     vol.after["1/2/3/4/5/6/7/8/9/10/else/deep"] = "deep"
+                    vol.after["zz"] = { source = "/proc/self/status" } -- takes one more
                     local result, err = writer:write(vol.after)
                     print(result and "ok" or err.code, err and tostring(err.committed), err)
                 end, target)))
@@ -214,6 +215,7 @@ describe("A write that fails before the swap", function()
                 assert.equal(before, sandbox.listing(target))
             elseif stdout:match("^ok") then
                 assert.equal("deep", volume.consume(target)["1/2/3/4/5/6/7/8/9/10/else/deep"])
+                assert.matches("VmHWM", volume.consume(target).zz)
                 assert.is_nil(sandbox.kind(target .. "/removed"))
                 done = true
             else
@@ -224,6 +226,25 @@ describe("A write that fails before the swap", function()
         end
         assert.is_true(done)
         assert.is_true(failures >= 2, "only " .. failures .. " failures")
+    end)
+
+    it("G2: leaves the target byte-identical when a check takes all descriptors", function()
+        local target = volume.prepare(dir, "target", FAST)
+        local before = sandbox.listing(target)
+        sandbox.must("ulimit -n 40; " .. sandbox.sh(sandbox.lua(dir, function(path)
+            local writer = assert(require("atomicwriter").new(path))
+            local deep = ("d/"):rep(30) .. "file" -- deeper than what is left can reach
+            local held = {}
+            local result, err = writer:write({ [deep] = "1", ["a/" .. deep] = "2" }, {
+                check = function()
+                    repeat held[#held + 1] = io.open("/dev/null") until not io.open("/dev/null")
+                    return false, "no"
+                end,
+            })
+            assert(result == nil and err.code == "check_failed", tostring(err))
+            assert(#held > 10)
+        end, target)))
+        assert.equal(before, sandbox.listing(target))
     end)
 
     ---- the check -------------------------------------------------------------
