@@ -77,6 +77,18 @@ TEST(short_room, "text is cut to the room that there is, and ends with a NUL byt
     }
 }
 
+TEST(bare, "an error without words is told by its code, an unknown errno by its number")
+{
+    char text[AW_ERROR_TEXT_MAX] = "untouched";
+    aw_error err = { .code = AW_E_LOCKED };
+
+    CHECK_TEXT(aw_error_text(&err, text, 0), "untouched");
+    CHECK_TEXT(aw_error_text(&err, text, sizeof text), "locked");
+    errno = 4095;
+    aw_fail_io(&err, "openat", "x");
+    CHECK(strstr(aw_error_text(&err, text, sizeof text), "4095") != NULL);
+}
+
 TEST(long_path, "a path too long for the error is cut visibly")
 {
     static char path[AW_ERROR_PATH_MAX * 2], text[AW_ERROR_TEXT_MAX];

@@ -76,6 +76,27 @@ int write_keeping(unsigned keep, const file *files, aw_result *result, aw_error 
     return rc;
 }
 
+int write_with(const aw_options *options, const file *files, aw_result *result, aw_error *err)
+{
+    aw_payload *payload = payload_of(files);
+    aw_result own = AW_RESULT_INIT;
+    aw_writer *writer = NULL;
+    int rc = aw_writer_open("target", options, &writer, err);
+
+    if (rc == 0)
+        rc = aw_write(writer, payload, NULL, result ? result : &own, err);
+    aw_result_clear(&own);
+    aw_writer_close(writer);
+    aw_payload_free(payload);
+    return rc;
+}
+
+void must_write(const file *files)
+{
+    aw_error err;
+    CHECK_OK(write_keeping(1, files, NULL, &err), &err);
+}
+
 void project(const char *target, const file *files)
 {
     aw_options options = options_keeping(1);
@@ -90,6 +111,36 @@ void project(const char *target, const file *files)
     aw_result_clear(&result);
     aw_payload_free(payload);
     aw_writer_close(writer);
+}
+
+/* ---- situations -------------------------------------------------------- */
+
+void leave_residue(void)
+{
+    disk_symlink("..2999_01_01_00_00_00.1", "target/..data_tmp");
+    disk_mkdir("target/..2999_01_01_00_00_00.1", 0700);
+    disk_write("target/..2999_01_01_00_00_00.1/half", "ha", 0600);
+    disk_mkdir("target/..2999_01_01_00_00_00.1/d", 0555);
+    disk_mkdir("target/..2001_01_01_00_00_00.1_tmp", 0755);
+    disk_write("target/..2001_01_01_00_00_00.1_tmp/rest", "", 0644);
+    disk_symlink("..data/gone", "target/gone");
+    disk_symlink("..data/half", "target/half");
+}
+
+void need_root(void)
+{
+    if (geteuid() != 0)
+        test_skip("needs root");
+}
+
+const char *in_live(const char *path)
+{
+    static char full[PATH_MAX];
+    char *name = live_name("target");
+
+    snprintf(full, sizeof full, "target/%s/%s", name ? name : "(none)", path);
+    free(name);
+    return full;
 }
 
 /* ---- views ------------------------------------------------------------- */

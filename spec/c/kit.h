@@ -33,8 +33,23 @@ aw_writer *writer_keeping(unsigned keep);
 /* One write of FILES with a writer of its own; RESULT may be NULL. */
 int write_keeping(unsigned keep, const file *files, aw_result *result, aw_error *err);
 
-/* The same into TARGET; what cannot fail in a healthy test ends it. */
+/* The same with options of one's own, for an existing "target". */
+int write_with(const aw_options *options, const file *files, aw_result *result, aw_error *err);
+
+/* A write of FILES retaining one version, which ends the test if it fails. */
+void must_write(const file *files);
+
+/* The same into TARGET, which is made if it is missing. */
 void project(const char *target, const file *files);
+
+/* All that a killed writer can leave in "target". */
+void leave_residue(void);
+
+/* Skip the test unless we are root. */
+void need_root(void);
+
+/* PATH in the live version of "target". The string is static. */
+const char *in_live(const char *path);
 
 /* What disk_tree() shows of a version that holds FILES. Freed by the caller. */
 char *tree_of(const file *files);

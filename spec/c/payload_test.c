@@ -8,7 +8,6 @@
 
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static int add(aw_payload *payload, const char *path, const aw_entry *entry, aw_error *err)
@@ -94,6 +93,9 @@ TEST(data_or_source, "an entry has data or a source, not both, and no size witho
 
     entry.data = "x";
     entry.source = "/etc/hostname";
+    CHECK(add(payload, "a", &entry, &err) < 0 && err.code == AW_E_INVALID_PAYLOAD);
+    entry = (aw_entry)AW_ENTRY_INIT;
+    entry.source = "";
     CHECK(add(payload, "a", &entry, &err) < 0 && err.code == AW_E_INVALID_PAYLOAD);
     entry = (aw_entry)AW_ENTRY_INIT;
     entry.size = 3;

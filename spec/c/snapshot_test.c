@@ -196,6 +196,32 @@ TEST(open_errors, "G9: no target is no_target, no live version is not_found, a h
     CHECK(snapshot == NULL);
 }
 
+static int (*real_fstat)(int fd, struct stat *st);
+
+static int fstat_too_small(int fd, struct stat *st)
+{
+    int rc = real_fstat(fd, st);
+    if (S_ISREG(st->st_mode))
+        st->st_size /= 3;
+    return rc;
+}
+
+TEST(grown, "G9: a file larger than its size said is read to its end")
+{
+    char text[10001];
+    aw_snapshot *snapshot;
+
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    publish(0, FILES(F("a", text), F("b", "1")));
+    snapshot = open_snapshot("target");
+    real_fstat = aw_sys.fstat;
+    aw_sys.fstat = fstat_too_small;
+    check_reads(snapshot, "a", text);
+    check_reads(snapshot, "b", "1");
+    aw_snapshot_close(snapshot);
+}
+
 /* ---- leases ------------------------------------------------------------ */
 
 static void hold_over_swaps(unsigned keep)
