@@ -274,7 +274,7 @@ function M.spawn(cmd)
     local dir = M.tmpdir()
     local child = setmetatable({ dir = dir }, Child)
     local words = M.sh { "sh", "-c", 'echo $$ >"$0/pid.new" && mv "$0/pid.new" "$0/pid"; '
-        .. "exec " .. command_line(cmd), dir }
+        .. "exec setsid " .. command_line(cmd), dir } -- a process group of its own
     local q = M.quote(dir)
     os.execute(("( %s >%s/out 2>%s/err </dev/null; echo $? >%s/rc.new; mv %s/rc.new %s/rc ) "
         .. ">/dev/null 2>&1 &"):format(words, q, q, q, q, q))
@@ -301,7 +301,7 @@ function Child:wait(seconds)
     return tonumber(slurp(self.dir .. "/rc")), slurp(self.dir .. "/out"), slurp(self.dir .. "/err")
 end
 
---- Send a signal ("KILL") to the child that still runs.
+--- Send a signal ("KILL") to the child that still runs, and to nothing that it started.
 function Child:kill(signal)
     if self:running() then
         M.run { "kill", "-" .. (signal or "KILL"), self.pid }
@@ -321,10 +321,8 @@ end
 --- End what was started and remove what was made since the last call.
 function M.cleanup()
     for _, child in ipairs(children) do
-        if child:running() then
-            child:kill("KILL")
-            child:wait(10)
-        end
+        M.run { "kill", "-KILL", "--", "-" .. child.pid } -- all of its group
+        child:wait(10)
     end
     children = {}
     for _, path in ipairs(made) do M.rmtree(path) end
