@@ -249,3 +249,34 @@ TEST(unlinked_once, "G6: a ..lock that somebody unlinks is made anew, and that o
     CHECK(disk_exists("target/..lock"));
     CHECK_CLEAN("target", FILES(F("a", "2")), 1);
 }
+
+static int holder;
+
+/* Another writer makes a new ..lock and holds it. */
+static int replace_lock_once(int fd, int operation)
+{
+    if (moves++ == 0) {
+        if (unlink("target/..lock") < 0)
+            abort();
+        holder = open("target/..lock", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (holder < 0 || flock(holder, LOCK_EX) < 0)
+            abort();
+    }
+    return flock(fd, operation);
+}
+
+TEST(replaced, "G6: what counts is the file that ..lock names once it is locked")
+{
+    aw_options options = options_keeping(1);
+    aw_error err;
+
+    must_write(FILES(F("a", "1")));
+    options.lock_timeout = 0;
+    moves = 0;
+    aw_sys.flock = replace_lock_once;
+    CHECK(write_with(&options, FILES(F("a", "2")), NULL, &err) < 0);
+    CHECK(err.code == AW_E_LOCKED && !err.committed);
+    close(holder);
+    must_write(FILES(F("a", "2")));
+    CHECK_CLEAN("target", FILES(F("a", "2")), 1);
+}
