@@ -147,8 +147,8 @@ run-demo: $(firstword $(MODULES))
 
 .PHONY: bench
 BENCHES := $(patsubst spec/bench/%.c,$(BUILD)/spec/bench/%,$(wildcard spec/bench/*.c))
-bench: all $(BENCHES) ## measure against plain C doing the same work
-	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/bench.lua
+bench: all $(BENCHES) ## measure against plain C doing the same work (ARGS=)
+	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/bench.lua $(ARGS)
 
 # ---- tests -------------------------------------------------------------
 
@@ -197,7 +197,7 @@ $(TEST_FLAVOURS:%=test-%): test-%: $(BUILD)/%/atomicwriter/core.so $(LIB).so
 
 # ---- checks ------------------------------------------------------------
 
-CHECKS := check-luacheck check-cppcheck check-analyzer check-layers check-gcc check-clang \
+CHECKS := check-luacheck check-cppcheck check-layers check-gcc check-clang \
           check-asan-c check-asan-lua check-valgrind-c check-valgrind-lua \
           check-install check-rock check-demo
 
@@ -206,11 +206,11 @@ check: deps-check ## run lint, layers, sanitizers, valgrind and the packaging
 	+@MAKE='$(MAKE)' $(SUITES) total $(CHECKS)
 
 .PHONY: check-lint check-asan check-valgrind
-check-lint: check-luacheck check-cppcheck check-analyzer ## lint Lua and C
+check-lint: check-luacheck check-cppcheck ## lint Lua and C
 check-asan: check-asan-c check-asan-lua ## run the tests with AddressSanitizer and UBSan
 check-valgrind: check-valgrind-c check-valgrind-lua ## run the C tests and some specs in valgrind
 
-.PHONY: check-luacheck check-cppcheck check-analyzer check-layers
+.PHONY: check-luacheck check-cppcheck check-layers
 check-luacheck:
 	@$(call step,luacheck) luacheck --no-color lua spec examples
 
@@ -219,11 +219,6 @@ check-cppcheck:
 	@$(call step,cppcheck) cppcheck -q --std=c11 --library=posix --error-exitcode=1 --suppressions-list=.cppcheck \
 	    --enable=warning,performance,portability --suppress=missingIncludeSystem \
 	    --cppcheck-build-dir=$(BUILD)/cppcheck -j 2 -D__GNUC__=12 -Icsrc csrc
-
-check-analyzer:
-	@$(call step,clang analyzer) clang --analyze --analyzer-output text -Xclang -analyzer-werror \
-	    -std=c11 -D_POSIX_C_SOURCE=200809L -Icsrc $(wildcard csrc/*.c) \
-	    $(patsubst -I%,-isystem %,$(call include_of,lua$(LUA_VERSION)))
 
 check-layers: $(CORE:%=$(BUILD)/obj/%.o) ## hold the order of the C files and the one door to the kernel
 	@$(call step,layers) lua5.4 spec/support/check_layers.lua csrc $(BUILD)/obj
