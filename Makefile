@@ -120,10 +120,11 @@ $(BUILD)/atomicwriter.pc: csrc/atomicwriter.pc.in csrc/atomicwriter.h FORCE
 # ---- running -----------------------------------------------------------
 
 # The environment in which a flavour finds the modules of this tree, from any
-# working directory.
+# working directory, and then what the user's own LUA_PATH has.
 build_path = $(if $(filter /%,$(BUILD)),,$(CURDIR)/)$(BUILD)
-lua_env = env LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
-              LUA_CPATH="$(build_path)/$(1)/?.so;;" ATOMICWRITER_BUILD="$(build_path)"
+lua_env = env -u LUA_PATH_5_4 -u LUA_CPATH_5_4 ATOMICWRITER_BUILD="$(build_path)" \
+    LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$${LUA_PATH:-;}" \
+    LUA_CPATH="$(build_path)/$(1)/?.so;$${LUA_CPATH:-;}"
 run_lua = $(call lua_env,$(1)) $(call interpreter,$(1))
 
 DEPS := spec/support/deps.sh
@@ -137,17 +138,18 @@ deps-check: ## install what `make check`, doc and coverage need, too
 	@$(DEPS) build luajit test check
 
 # Make again, because what was just installed changes what can be built.
-.PHONY: demo
+.PHONY: demo bench
 demo: deps ## project a payload below build/demo and show what happens
 	@$(MAKE) run-demo
+bench: deps-test ## measure against plain C doing the same work (ARGS=)
+	@$(MAKE) run-bench
 
-.PHONY: run-demo
+.PHONY: run-demo run-bench
 run-demo: $(firstword $(MODULES))
 	@$(call run_lua,$(firstword $(FLAVOURS))) examples/podinfo/podinfo.lua
 
-.PHONY: bench
 BENCHES := $(patsubst spec/bench/%.c,$(BUILD)/spec/bench/%,$(wildcard spec/bench/*.c))
-bench: all $(BENCHES) ## measure against plain C doing the same work (ARGS=)
+run-bench: $(firstword $(MODULES)) $(BENCHES)
 	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/bench.lua $(ARGS)
 
 # ---- tests -------------------------------------------------------------
