@@ -139,7 +139,8 @@ typedef struct aw_entry {
     size_t      size;   /* bytes in DATA                                     */
     const char *source; /* a regular file to copy, streamed by the core;
                            copied; relative to the working directory         */
-    int         mode;   /* 0 to 0777, or AW_UNSET                            */
+    int         mode;   /* 0 to 0777, or AW_UNSET. What the writer may not
+                           read back (0200, and not root) differs each time  */
     int64_t     uid;    /* 0 to 4294967294, or AW_UNSET                      */
     int64_t     gid;    /* likewise                                          */
 } aw_entry;
@@ -177,7 +178,8 @@ typedef enum aw_durability {
 typedef struct aw_options {
     int           default_mode;  /* of files: 0 to 0777; 0644                */
     int           dir_mode;      /* of directories in a version and of a
-                                    created target: 0 to 0777; 0755          */
+                                    created target: 0500 to 0777, the owner
+                                    can read and enter; 0755                 */
     int64_t       uid, gid;      /* of files without one, and of directories;
                                     AW_UNSET: what a fresh file gets         */
     unsigned      keep;          /* previous versions retained; 1            */
@@ -281,7 +283,9 @@ AW_API int aw_rollback(aw_writer *writer, const char *version, aw_result *result
                        aw_error *err);
 
 /* Remove every retained version that nobody leases, whatever options.keep
- * says. *REMOVED is their number. Blocks on the lock. */
+ * says. *REMOVED is their number. Blocks on the lock. Where nothing is
+ * live nothing is removed. A version that cannot be removed is AW_E_IO, once the
+ * others are. */
 AW_API int aw_collect(aw_writer *writer, size_t *removed, aw_error *err);
 
 /* ---- versions ---------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #include "aw_at.h"
 
 #include "aw_error.h"
+#include "aw_path.h"
 #include "aw_sys.h"
 
 #include <dirent.h>
@@ -102,13 +103,9 @@ int aw_cursor_enter(aw_cursor *cursor, const char *path, size_t length)
 
 const char *aw_cursor_enter_parent(aw_cursor *cursor, const char *path, size_t length)
 {
-    size_t parent = length;
-
-    while (parent > 0 && path[parent - 1] != '/')
-        parent--;
-    if (aw_cursor_enter(cursor, path, parent > 0 ? parent - 1 : 0) < 0)
+    if (aw_cursor_enter(cursor, path, aw_path_parent(path, length)) < 0)
         return NULL;
-    return path + parent;
+    return aw_path_base(path, length);
 }
 
 /* ---- listing ----------------------------------------------------------- */
@@ -246,6 +243,7 @@ static int copy_in_kernel(int from, int to, uint64_t *bytes)
 int aw_copy_rest(int from, int to, char *buffer, size_t size, uint64_t *bytes,
                  const char **op)
 {
+    const uint64_t start = *bytes;
     struct stat st;
 
     *op = "fstat";
@@ -272,46 +270,74 @@ int aw_copy_rest(int from, int to, char *buffer, size_t size, uint64_t *bytes,
         if (aw_write_all(to, buffer, (size_t)got) < 0)
             return -1;
         *bytes += (uint64_t)got;
+        if (st.st_size > 0 && *bytes - start > (uint64_t)st.st_size)
+            return 0; /* it grows while we copy: for ever, perhaps */
     }
 }
 
 /* ---- removal ----------------------------------------------------------- */
 
-/* Directories nest deeper than descriptors reach. Below this depth one is
- * moved up to the top of the tree, where the next pass finds it. */
-enum { DEPTH_MAX = 12 };
+/* Directories nest deeper than descriptors and stacks reach. Below this depth
+ * one is moved up to the top of the tree, where the next pass finds it. */
+enum { DEPTH_MAX = 6 };
 
 typedef struct remover {
-    int       top;      /* the directory that is to become empty             */
-    dev_t     device;   /* of top: anything else is a mount, not ours        */
-    unsigned  hoisted;  /* names given to directories moved up               */
-    aw_error *err;
+    const char *tree;     /* its name, for errors                            */
+    int         top;      /* the directory that is to become empty           */
+    dev_t       device;   /* of top: anything else is a mount, not ours      */
+    unsigned    hoisted;  /* names given to directories moved up             */
+    aw_error   *err;
 } remover;
 
 static int empty_directory(remover *r, int dir, int depth);
 
-static int check_device(remover *r, int dir, const char *name)
+static int fail_in_tree(remover *r, const char *op, const char *name, int depth)
+{
+    char path[2 * (NAME_MAX + 1) + sizeof "/.../"];
+    int code = errno;
+
+    snprintf(path, sizeof path, "%s%s%s", r->tree, depth > 0 ? "/.../" : "/", name);
+    errno = code;
+    return aw_fail_io(r->err, op, path);
+}
+
+static int check_device(remover *r, int dir, const char *name, int depth)
 {
     struct stat st;
 
     if (aw_sys_fstat(dir, &st) < 0)
-        return aw_fail_io(r->err, "fstat", name);
+        return fail_in_tree(r, "fstat", name, depth);
     if (st.st_dev == r->device)
         return 0;
     errno = EXDEV;
-    return aw_fail_io(r->err, "openat", name);
+    return fail_in_tree(r, "openat", name, depth);
 }
 
-static int hoist(remover *r, int dir, const char *name)
+/* A directory can only be moved by who may write to it. */
+static void allow_moving(int dir, const char *name)
 {
+    int fd = aw_at_open_dir(dir, name);
+
+    if (fd >= 0)
+        (void)aw_sys_fchmod(fd, 0700); /* then the next attempt tells */
+    aw_close_fd(&fd);
+}
+
+static int hoist(remover *r, int dir, const char *name, int depth)
+{
+    enum { ATTEMPTS_MAX = 10000 };
     char hoisted[32];
 
-    do {
+    for (int i = 0; i < ATTEMPTS_MAX; i++) {
         snprintf(hoisted, sizeof hoisted, "..deep.%u", r->hoisted++);
         if (aw_sys_renameat(dir, name, r->top, hoisted) == 0)
             return 0;
-    } while (errno == EEXIST || errno == ENOTEMPTY || errno == ENOTDIR);
-    return aw_fail_io(r->err, "renameat", name);
+        if (errno == EACCES && i == 0)
+            allow_moving(dir, name);
+        else if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR)
+            break;
+    }
+    return fail_in_tree(r, "renameat", name, depth);
 }
 
 /* Unlink, and where the directory's own mode forbids it, allow it first: a
@@ -332,20 +358,20 @@ static int remove_directory(remover *r, int dir, const char *name, int depth)
     if (unlink_forced(dir, name, AT_REMOVEDIR) == 0)
         return 0;
     if (errno != ENOTEMPTY && errno != EEXIST)
-        return aw_fail_io(r->err, "unlinkat", name);
+        return fail_in_tree(r, "unlinkat", name, depth);
     if (depth == DEPTH_MAX)
-        return hoist(r, dir, name);
+        return hoist(r, dir, name, depth);
     below = aw_at_open_dir(dir, name);
     if (below < 0 && depth > 0 && (errno == EMFILE || errno == ENFILE))
-        return hoist(r, dir, name); /* two descriptors are enough */
+        return hoist(r, dir, name, depth); /* two descriptors are enough */
     if (below < 0)
-        return aw_fail_io(r->err, "openat", name);
-    rc = check_device(r, below, name);
+        return fail_in_tree(r, "openat", name, depth);
+    rc = check_device(r, below, name, depth);
     if (rc == 0)
         rc = empty_directory(r, below, depth + 1);
     aw_close_fd(&below);
     if (rc == 0 && unlink_forced(dir, name, AT_REMOVEDIR) < 0)
-        rc = aw_fail_io(r->err, "unlinkat", name);
+        rc = fail_in_tree(r, "unlinkat", name, depth);
     return rc;
 }
 
@@ -363,16 +389,16 @@ static int empty_directory(remover *r, int dir, int depth)
             if (remove_directory(r, dir, name, depth) < 0)
                 return -1;
         } else if (unlink_forced(dir, name, 0) < 0) {
-            return aw_fail_io(r->err, "unlinkat", name);
+            return fail_in_tree(r, "unlinkat", name, depth);
         }
     }
-    return more < 0 ? aw_fail_io(r->err, "getdents64", "") : 0;
+    return more < 0 ? fail_in_tree(r, "getdents64", ".", depth) : 0;
 }
 
 int aw_at_remove_tree(int dir, const char *name, aw_error *err)
 {
     enum { PASSES_MAX = 10000 }; /* each but the last made the tree smaller */
-    remover r = { -1, 0, 0, err };
+    remover r = { name, -1, 0, 0, err };
     struct stat st;
     int rc;
 

@@ -86,8 +86,8 @@ int aw_write_all(int fd, const char *data, size_t size);
 ssize_t aw_read_all(int fd, char *buffer, size_t size);
 
 /* Copy the rest of FROM to the end of TO: by reflink or in the kernel where
- * that works, else through BUFFER. *BYTES grows by what was copied. -1 with
- * errno, and *OP the call that failed. */
+ * that works, else through BUFFER. *BYTES grows by what was copied. Stops early
+ * in a file that grows meanwhile. -1 with errno, and *OP the call that failed. */
 int aw_copy_rest(int from, int to, char *buffer, size_t size, uint64_t *bytes,
                  const char **op);
 

@@ -4,6 +4,7 @@
 
 #include "aw_error.h"
 #include "aw_memory.h"
+#include "aw_name.h"
 #include "aw_path.h"
 #include "aw_sys.h"
 
@@ -22,6 +23,7 @@ int aw_rules_for(int target, const aw_options *options, aw_rules *rules, aw_erro
     rules->natural_uid = aw_sys_geteuid();
     rules->natural_gid = aw_sys_getegid();
     rules->probed = target < 0;
+    rules->locked = false;
     if (target < 0)
         return 0;
     if (aw_sys_fstat(target, &st) < 0)
@@ -57,14 +59,20 @@ aw_wish aw_wish_for_folder(const aw_rules *rules, const aw_folder *folder)
     return wish(rules, folder->mode, rules->options->dir_mode, folder->uid, folder->gid);
 }
 
-/* Learn the owner of a fresh file from one without a name. Where the file
- * system has no such files the guess stays. */
+/* Learn the owner of a fresh file from one without a name; or, where the file
+ * system has no such files (NFS), and nobody else writes, from "..data_tmp". */
 static void probe_owner(int target, aw_rules *rules)
 {
     int fd = aw_sys_openat(target, ".", O_TMPFILE | O_WRONLY, 0600);
     struct stat st;
 
     rules->probed = true;
+    if (fd < 0 && rules->locked) {
+        fd = aw_sys_openat(target, AW_NAME_DATA_TMP, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW,
+                           0600);
+        if (fd >= 0)
+            (void)aw_sys_unlinkat(target, AW_NAME_DATA_TMP, 0); /* else (10) fails, and tells */
+    }
     if (fd >= 0 && aw_sys_fstat(fd, &st) == 0) {
         rules->natural_uid = st.st_uid;
         rules->natural_gid = st.st_gid;
@@ -163,14 +171,12 @@ static int same_as_item_file(comparison *c, const aw_item *item, int fd)
     int other = aw_item_open(item, &c->origin, c->err), same;
     struct stat ours, theirs;
 
-    if (other < 0)
-        return -1;
+    if (other < 0) /* what we may not read we may still link, in a rollback */
+        return !item->source && c->err->sys_errno == EACCES ? 0 : -1;
     if (aw_sys_fstat(fd, &ours) < 0 || aw_sys_fstat(other, &theirs) < 0)
         same = aw_fail_io(c->err, "fstat", item->path);
     else if (ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino)
         same = 1;
-    else if (theirs.st_size != 0 && theirs.st_size != ours.st_size) /* /proc says 0 */
-        same = 0;
     else if ((same = same_as_file(c, fd, other)) < 0)
         aw_fail_io(c->err, "read", item->path);
     aw_close_fd(&other);

@@ -21,6 +21,7 @@ typedef struct aw_rules {
     uid_t             natural_uid;  /* what a file freshly written below the */
     gid_t             natural_gid;  /* target gets                           */
     bool              probed;       /* found out by making one, see below    */
+    bool              locked;       /* we hold the lock, and may make names  */
 } aw_rules;
 
 /* TARGET may be -1: it will be made. The natural owner is who we are, with the
@@ -59,7 +60,7 @@ typedef enum aw_action {
  * unchanged.
  *
  * Where an owner that nobody asked for seems to differ, the guess in RULES is
- * checked once against an unnamed file made in TARGET: a mount may map owners
+ * checked once against a file made in TARGET, unnamed if possible: a mount may map owners
  * (NFS root_squash) or give new files the directory's group (grpid). */
 int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_rules *rules,
                unsigned char *actions, aw_result *result, aw_error *err);

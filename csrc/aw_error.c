@@ -85,6 +85,11 @@ int aw_fail_io(aw_error *err, const char *op, const char *path)
     return fail(err, AW_E_IO, op, errno, path ? path : "", path ? strlen(path) : 0);
 }
 
+int aw_fail_io_at(aw_error *err, const char *op, const char *path, size_t length)
+{
+    return fail(err, AW_E_IO, op, errno, path, length);
+}
+
 int aw_fail_memory(aw_error *err)
 {
     return fail(err, AW_E_IO, "malloc", ENOMEM, "", 0);

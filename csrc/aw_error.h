@@ -23,6 +23,9 @@ int aw_fail_at(aw_error *err, aw_code code, const char *path, size_t length,
 /* AW_E_IO with the errno of the call OP (a static string) on PATH. */
 int aw_fail_io(aw_error *err, const char *op, const char *path);
 
+/* As aw_fail_io, for a path of LENGTH bytes. */
+int aw_fail_io_at(aw_error *err, const char *op, const char *path, size_t length);
+
 /* AW_E_IO with ENOMEM. */
 int aw_fail_memory(aw_error *err);
 

@@ -122,37 +122,46 @@ int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err)
 /* ---- the note ---------------------------------------------------------- */
 
 /* One line of a fixed length, so that a shorter one leaves no rest. */
-enum { NOTE_SIZE = 160 };
+enum { NOTE_SIZE = 250 };
 
 void aw_lock_read_note(int fd, aw_note *note)
 {
     static const aw_note none = AW_NOTE_INIT;
     char text[NOTE_SIZE + 1] = "";
-    int durable, clean, end = 0;
-    long long seconds;
+    unsigned long long inode;
+    long long version_sec, target_sec;
+    int durable, clean, synced, end = 0;
 
     *note = none;
     if (aw_sys_pread(fd, text, NOTE_SIZE, 0) != NOTE_SIZE)
         return;
-    if (sscanf(text, "%63s durable=%1d clean=%1d changed=%20lld.%9ld retained=%20lu%n",
-               note->version, &durable, &clean, &seconds, &note->changed_nsec,
-               &note->retained, &end) != 6 || end == 0
-        || !aw_name_is_version(note->version)) {
+    if (sscanf(text, "%63s durable=%1d clean=%1d synced=%1d names=%20lld.%9ld retained=%20lu "
+               "inode=%20llu changed=%20lld.%9ld%n",
+               note->version, &durable, &clean, &synced, &target_sec,
+               &note->target_stamp.nsec, &note->retained, &inode, &version_sec,
+               &note->version_stamp.nsec, &end) != 10
+        || end == 0 || !aw_name_is_version(note->version)) {
         *note = none;
         return;
     }
+    note->inode = inode;
+    note->version_stamp.sec = version_sec;
     note->durable = durable == 1;
     note->clean = clean == 1;
-    note->changed_sec = seconds;
+    note->synced = synced == 1;
+    note->target_stamp.sec = target_sec;
 }
 
 void aw_lock_write_note(int fd, const aw_note *note)
 {
     char text[NOTE_SIZE];
     int length = snprintf(text, sizeof text,
-                          "%s durable=%d clean=%d changed=%lld.%09ld retained=%lu",
-                          note->version, note->durable, note->clean,
-                          (long long)note->changed_sec, note->changed_nsec, note->retained);
+                          "%s durable=%d clean=%d synced=%d names=%lld.%09ld retained=%lu "
+                          "inode=%llu changed=%lld.%09ld",
+                          note->version, note->durable, note->clean, note->synced,
+                          (long long)note->target_stamp.sec, note->target_stamp.nsec,
+                          note->retained, (unsigned long long)note->inode,
+                          (long long)note->version_stamp.sec, note->version_stamp.nsec);
 
     memset(text + length, ' ', sizeof text - (size_t)length);
     text[sizeof text - 1] = '\n';

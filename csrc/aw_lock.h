@@ -28,18 +28,25 @@ int64_t aw_lock_deadline(int64_t timeout);
  * is over, never before; AW_E_FOREIGN_ENTRY if "..lock" is no regular file. */
 int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err);
 
+/* A time as the kernel stamps it. */
+typedef struct aw_stamp {
+    int64_t sec;
+    long    nsec;
+} aw_stamp;
+
 typedef struct aw_note {
-    char    version[AW_VERSION_MAX]; /* that it speaks of; "": there is none  */
-    bool    durable;       /* the version, and what leads to it, was synced,
-                              and so need not be again by who shares it      */
-    bool    clean;         /* the target held nothing but what belongs there,
-                              when its names had last been changed at:       */
-    int64_t changed_sec;   /* the target's ctime                             */
-    long    changed_nsec;
-    unsigned long retained; /* versions besides the live one                 */
+    char     version[AW_VERSION_MAX]; /* that it speaks of; "": there is none */
+    uint64_t inode;          /* of that version's directory, and its ctime:  */
+    aw_stamp version_stamp;  /* a copy of it is another                      */
+    bool     durable;        /* the version and the link to it were synced,
+                                and need not be again by who shares it       */
+    bool     clean;          /* the target held nothing but what belongs there */
+    bool     synced;         /* and its names were synced                    */
+    aw_stamp target_stamp;   /* when they had last changed: its ctime        */
+    unsigned long retained;  /* versions besides the live one                */
 } aw_note;
 
-#define AW_NOTE_INIT { "", false, false, 0, 0, 0 }
+#define AW_NOTE_INIT { "", 0, { 0, 0 }, false, false, false, { 0, 0 }, 0 }
 
 /* Read the note; AW_NOTE_INIT if there is none, or none that can be read. */
 void aw_lock_read_note(int fd, aw_note *note);

@@ -1,7 +1,7 @@
 /* aw_payload: the set of files to project, checked as a whole.
  *
- * Built by aw_payload_add() (see the public header), or by
- * aw_payload_from_tree() out of a version that is to be published again.
+ * Built by aw_payload_add() (see the public header), or by aw_payload_put() out
+ * of a version that is to be published again.
  */
 #ifndef AW_PAYLOAD_H
 #define AW_PAYLOAD_H

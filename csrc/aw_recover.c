@@ -40,10 +40,12 @@ static int retire(int target, const char *version, char retired[AW_VERSION_MAX],
         return 1;
     if (errno == EXDEV)
         return 0;
-    if ((errno == ENOTEMPTY || errno == EEXIST)
-        && aw_at_remove_tree(target, retired, err) == 0
-        && aw_sys_renameat(target, version, target, retired) == 0)
-        return 1;
+    if (errno == ENOTEMPTY || errno == EEXIST) {
+        if (aw_at_remove_tree(target, retired, err) < 0)
+            return -1;
+        if (aw_sys_renameat(target, version, target, retired) == 0)
+            return 1;
+    }
     return aw_fail_io(err, "renameat", version);
 }
 
@@ -165,7 +167,7 @@ static int is_leased(int target, const char *version, aw_error *err)
 /* Which of SCAN's versions may go: their indices into GOING. Newest first, so
  * that the cap on leases falls upon the oldest. */
 static size_t choose(int target, const aw_scan *scan, const char *live, unsigned keep,
-                     size_t *going, aw_result *result)
+                     size_t leased_max, size_t *going, aw_result *result)
 {
     size_t count = 0, leased_count = 0;
     aw_error err;
@@ -182,14 +184,14 @@ static size_t choose(int target, const aw_scan *scan, const char *live, unsigned
         leased = is_leased(target, scan->versions[i], &err);
         if (leased < 0)
             aw_result_warn(result, &err);
-        else if (!leased || ++leased_count > AW_LEASED_MAX)
+        else if (!leased || ++leased_count > leased_max)
             going[count++] = i;
     }
     return count;
 }
 
 size_t aw_recover_prune(int target, const aw_scan *scan, const char *live, unsigned keep,
-                        bool durable, aw_result *result)
+                        size_t leased_max, bool durable, aw_result *result)
 {
     size_t *going = malloc((scan->version_count + 1) * sizeof *going);
     size_t count, retired = 0, removed = 0;
@@ -198,7 +200,7 @@ size_t aw_recover_prune(int target, const aw_scan *scan, const char *live, unsig
 
     if (!going)
         return 0; /* the next write prunes */
-    count = choose(target, scan, live, keep, going, result);
+    count = choose(target, scan, live, keep, leased_max, going, result);
     for (size_t i = 0; i < count; i++) {
         const char *version = scan->versions[going[i]];
         int renamed = retire(target, version, name, &err);

@@ -26,9 +26,9 @@ int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
                      const aw_payload *payload, aw_result *result, aw_error *err);
 
 /* (14) Remove the retained versions in SCAN beyond KEEP, except the LIVE one,
- * and those that a reader leases (AW_LEASED_MAX of them). DURABLE: sync in
- * between as INV-3 says. Failures are warnings. Returns the number removed. */
+ * and those that a reader leases: LEASED_MAX of them, the newest. DURABLE: sync
+ * in between as INV-3 says. Failures are warnings. Returns the number removed. */
 size_t aw_recover_prune(int target, const aw_scan *scan, const char *live, unsigned keep,
-                        bool durable, aw_result *result);
+                        size_t leased_max, bool durable, aw_result *result);
 
 #endif

@@ -188,32 +188,53 @@ static int fail_below(const aw_snapshot *snapshot, const char *op, const char *p
     return aw_fail_io(err, op, path);
 }
 
-/* Open the file PATH, or the directory that it is, and stat it. */
+/* Go to the directory that holds PATH; its last component is at *NAME, in CLEAN
+ * ("." for the version itself). */
+static int enter_below(aw_snapshot *snapshot, aw_cursor *cursor, const char *path,
+                       char clean[AW_PATH_BYTES_MAX + 1], const char **name, aw_error *err)
+{
+    size_t length = strlen(path);
+
+    *name = ".";
+    if (strcmp(path, ".") == 0)
+        return 0;
+    if (length > AW_PATH_BYTES_MAX || aw_path_clean(path, length, clean, &length, err) < 0)
+        return aw_fail(err, AW_E_NOT_FOUND, path, "no version can have such a path");
+    *name = aw_cursor_enter_parent(cursor, clean, length);
+    return *name ? 0 : fail_below(snapshot, "openat", path, err);
+}
+
 static int open_below(aw_snapshot *snapshot, const char *path, struct stat *st, aw_error *err)
 {
     aw_cursor cursor = AW_CURSOR_INIT(snapshot->live.fd);
-    char clean[AW_PATH_BYTES_MAX + 1] = "";
-    const char *name = ".";
-    size_t length = strlen(path);
+    char clean[AW_PATH_BYTES_MAX + 1];
+    const char *name;
     int fd = -1;
 
-    if (strcmp(path, ".") != 0) {
-        if (aw_path_clean(path, length, clean, &length, err) < 0) {
-            err->code = AW_E_NOT_FOUND;
-            return -1;
-        }
-        name = aw_cursor_enter_parent(&cursor, clean, length);
-    }
-    if (name)
+    if (enter_below(snapshot, &cursor, path, clean, &name, err) == 0) {
         fd = aw_at_open_file(cursor.dir, name);
-    if (fd < 0)
-        fail_below(snapshot, "openat", path, err);
-    else if (aw_sys_fstat(fd, st) < 0) {
-        aw_fail_io(err, "fstat", path);
-        aw_close_fd(&fd);
+        if (fd < 0)
+            fail_below(snapshot, "openat", path, err);
+        else if (aw_sys_fstat(fd, st) < 0) {
+            aw_fail_io(err, "fstat", path);
+            aw_close_fd(&fd);
+        }
     }
     aw_cursor_close(&cursor);
     return fd;
+}
+
+static int stat_below(aw_snapshot *snapshot, const char *path, struct stat *st, aw_error *err)
+{
+    aw_cursor cursor = AW_CURSOR_INIT(snapshot->live.fd);
+    char clean[AW_PATH_BYTES_MAX + 1];
+    const char *name;
+    int rc = enter_below(snapshot, &cursor, path, clean, &name, err);
+
+    if (rc == 0 && aw_sys_fstatat(cursor.dir, name, st, AT_SYMLINK_NOFOLLOW) < 0)
+        rc = fail_below(snapshot, "fstatat", path, err);
+    aw_cursor_close(&cursor);
+    return rc;
 }
 
 /* SIZE is a guess to begin with: what is read until the end counts. */
@@ -267,11 +288,9 @@ int aw_snapshot_read(aw_snapshot *snapshot, const char *path, char **data, size_
 int aw_snapshot_stat(aw_snapshot *snapshot, const char *path, aw_stat *stat, aw_error *err)
 {
     struct stat st;
-    int fd = open_below(snapshot, path, &st, err);
 
-    if (fd < 0)
+    if (stat_below(snapshot, path, &st, err) < 0)
         return -1;
-    aw_close_fd(&fd);
     if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
         return aw_fail(err, AW_E_NOT_FOUND, path, "it is no regular file");
     stat->directory = S_ISDIR(st.st_mode);

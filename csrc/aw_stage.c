@@ -5,11 +5,13 @@
 #include "aw_at.h"
 #include "aw_error.h"
 #include "aw_name.h"
+#include "aw_path.h"
 #include "aw_sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,13 +70,18 @@ enum { COPY_BUFFER = 128 * 1024 };
 /* A folder's own path is no string; its last component is wanted as one. */
 static const char *folder_name(const aw_folder *folder, char name[NAME_MAX + 1])
 {
-    size_t start = folder->length;
+    const char *base = aw_path_base(folder->path, folder->length);
+    size_t length = folder->length - (size_t)(base - folder->path);
 
-    while (start > 0 && folder->path[start - 1] != '/')
-        start--;
-    memcpy(name, folder->path + start, folder->length - start);
-    name[folder->length - start] = '\0';
+    memcpy(name, base, length);
+    name[length] = '\0';
     return name;
+}
+
+static int fail_folder(aw_error *err, const char *op, const aw_folder *folder)
+{
+    return folder->length > 0 ? aw_fail_io_at(err, op, folder->path, folder->length)
+                              : aw_fail_io(err, op, ".");
 }
 
 static int make_folders(filler *f)
@@ -83,24 +90,22 @@ static int make_folders(filler *f)
         const aw_folder *folder = &f->payload->folders[i];
         char name[NAME_MAX + 1];
 
-        folder_name(folder, name);
         if (!aw_cursor_enter_parent(&f->to, folder->path, folder->length))
-            return aw_fail_io(f->err, "openat", name);
-        if (aw_sys_mkdirat(f->to.dir, name, 0700) < 0)
-            return aw_fail_io(f->err, "mkdirat", name);
+            return fail_folder(f->err, "openat", folder);
+        if (aw_sys_mkdirat(f->to.dir, folder_name(folder, name), 0700) < 0)
+            return fail_folder(f->err, "mkdirat", folder);
     }
     return 0;
 }
 
-static int set_mode_and_owner(int fd, const aw_wish *wish, const char *shown, aw_error *err)
+/* NULL, or the call that failed. */
+static const char *set_mode_and_owner(int fd, const aw_wish *wish)
 {
     if (aw_sys_fchmod(fd, wish->mode) < 0)
-        return aw_fail_io(err, "fchmod", shown);
+        return "fchmod";
     if (wish->chown_uid == (uid_t)-1 && wish->chown_gid == (gid_t)-1)
-        return 0;
-    if (aw_sys_fchown(fd, wish->chown_uid, wish->chown_gid) < 0)
-        return aw_fail_io(err, "fchown", shown);
-    return 0;
+        return NULL;
+    return aw_sys_fchown(fd, wish->chown_uid, wish->chown_gid) < 0 ? "fchown" : NULL;
 }
 
 /* Children first: a mode may take from us the right to enter. */
@@ -109,13 +114,13 @@ static int finish_folders(filler *f)
     for (size_t i = f->payload->folder_count; i-- > 0;) {
         const aw_folder *folder = &f->payload->folders[i];
         aw_wish wish = aw_wish_for_folder(f->rules, folder);
-        char name[NAME_MAX + 1];
+        const char *failed;
 
-        folder_name(folder, name);
         if (aw_cursor_enter(&f->to, folder->path, folder->length) < 0)
-            return aw_fail_io(f->err, "openat", name);
-        if (set_mode_and_owner(f->to.dir, &wish, name, f->err) < 0)
-            return -1;
+            return fail_folder(f->err, "openat", folder);
+        failed = set_mode_and_owner(f->to.dir, &wish);
+        if (failed)
+            return fail_folder(f->err, failed, folder);
     }
     return 0;
 }
@@ -171,12 +176,13 @@ static int write_item(filler *f, const aw_item *item, const char *name)
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW; /* INV-4: a new inode */
     aw_wish wish = aw_wish_for_item(f->rules, item);
     int fd = aw_sys_openat(f->to.dir, name, flags, 0600), rc;
+    const char *failed;
 
     if (fd < 0)
         return aw_fail_io(f->err, "openat", item->path);
     rc = write_contents(f, item, fd);
-    if (rc == 0)
-        rc = set_mode_and_owner(fd, &wish, item->path, f->err);
+    if (rc == 0 && (failed = set_mode_and_owner(fd, &wish)))
+        rc = aw_fail_io(f->err, failed, item->path);
     if (rc == 0 && f->writeback)
         (void)aw_sys_start_writeback(fd); /* a hint; (9) is what counts */
     if (aw_sys_close(fd) < 0 && errno != EINTR && rc == 0)
@@ -253,6 +259,22 @@ int aw_sync_directory(int fd, const char *name, aw_error *err)
     return aw_fail_io(err, "fsync", name);
 }
 
+/* Where one syncfs writes everything out, and says if it could not. Elsewhere
+ * (FUSE, overlays, 9p) it may do less than it says. */
+static bool may_syncfs(int root)
+{
+    switch (aw_sys_file_system_type(root)) {
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+        return aw_sys_kernel_at_least(5, 8); /* before, it hid errors */
+    default:
+        return false;
+    }
+}
+
 /* 1 synced, 0 it may not be opened (a mode such as 0200), -1 failed. */
 static int sync_item(aw_cursor *cursor, const aw_item *item, aw_error *err)
 {
@@ -269,11 +291,11 @@ static int sync_item(aw_cursor *cursor, const aw_item *item, aw_error *err)
 
 static int sync_folder(aw_cursor *cursor, const aw_folder *folder, aw_error *err)
 {
-    char name[NAME_MAX + 1];
-
     if (aw_cursor_enter(cursor, folder->path, folder->length) < 0)
-        return errno == EACCES ? 0 : aw_fail_io(err, "openat", folder_name(folder, name));
-    return aw_sync_directory(cursor->dir, folder_name(folder, name), err) < 0 ? -1 : 1;
+        return errno == EACCES ? 0 : fail_folder(err, "openat", folder);
+    if (aw_sync_directory(cursor->dir, "", err) == 0)
+        return 1;
+    return fail_folder(err, "fsync", folder);
 }
 
 /* 1, 0 or -1 as above. */
@@ -300,7 +322,7 @@ int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *acti
 
     for (size_t i = 0; i < payload->count; i++)
         count += (which & AW_BIT(actions[i])) != 0;
-    if (count < SYNCFS_MIN || !aw_sys_kernel_at_least(5, 8)) /* before, it hid errors */
+    if (count < SYNCFS_MIN || !may_syncfs(root))
         rc = sync_each(&cursor, payload, actions, which, err);
     aw_cursor_close(&cursor);
     if (rc != 0)

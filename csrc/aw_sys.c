@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* ---- the kernel's calls, in the shape of the table --------------------- */
@@ -73,6 +74,14 @@ static int sys_kernel_release(char *buffer, size_t size)
     return 0;
 }
 
+/* The magic number of statfs(2), or -1. */
+static long sys_file_system_type(int fd)
+{
+    struct statfs fs;
+
+    return fstatfs(fd, &fs) < 0 ? -1 : (long)fs.f_type;
+}
+
 #ifndef AW_TEST
 const
 #endif
@@ -109,6 +118,7 @@ aw_sys_table aw_sys = {
     .geteuid = geteuid,
     .getegid = getegid,
     .kernel_release = sys_kernel_release,
+    .file_system_type = sys_file_system_type,
 };
 
 bool aw_sys_kernel_at_least(unsigned long major, unsigned long minor)

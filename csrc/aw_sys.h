@@ -58,7 +58,8 @@
     X(char *, getcwd, (char *buffer, size_t size), (buffer, size)) \
     X(uid_t, geteuid, (void), ()) \
     X(gid_t, getegid, (void), ()) \
-    X(int, kernel_release, (char *buffer, size_t size), (buffer, size))
+    X(int, kernel_release, (char *buffer, size_t size), (buffer, size)) \
+    X(long, file_system_type, (int fd), (fd))
 
 #define AW_SYS_FIELD(type, name, parameters, arguments) type (*name) parameters;
 typedef struct aw_sys_table {

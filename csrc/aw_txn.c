@@ -160,28 +160,83 @@ static void find_newest(aw_txn *t)
         keep_newest(t, t->scan.retired[i], strlen(t->scan.retired[i]) - suffix);
 }
 
+/* The kernel stamps with a clock that ticks: two changes within a tick have the
+ * same ctime. Where it has no nanoseconds at all, ticks may last two seconds.
+ * Multigrain stamps (Linux 6.13) do not help: an unlink on tmpfs has none. */
+static bool later_changes_show(const aw_stamp *stamp)
+{
+    const int64_t second = 1000000000;
+    const int64_t tick = stamp->nsec != 0 ? second / 50 : 2 * second + second / 10;
+    struct timespec now;
+
+    if (aw_sys_clock_gettime(CLOCK_REALTIME, &now) < 0)
+        return false;
+    if (now.tv_sec - stamp->sec > 3600) /* so that the next line has no overflow */
+        return true;
+    return (now.tv_sec - stamp->sec) * second + (now.tv_nsec - stamp->nsec) > tick;
+}
+
+static bool same_stamp(const aw_stamp *a, const aw_stamp *b)
+{
+    return a->sec == b->sec && a->nsec == b->nsec;
+}
+
+static aw_stamp stamp_of(const struct stat *st)
+{
+    return (aw_stamp) { st->st_ctim.tv_sec, st->st_ctim.tv_nsec };
+}
+
 int aw_txn_survey(aw_txn *t)
 {
+    struct stat st;
+
+    if (aw_sys_fstat(t->target, &st) < 0)
+        return aw_fail_io(t->err, "fstat", ".");
+    t->surveyed = stamp_of(&st);
+    t->sure = later_changes_show(&t->surveyed);
     if (aw_scan_target(t->target, &t->scan, t->err) < 0)
         return -1;
     find_newest(t);
     return 0;
 }
 
-/* What the note says does not hold for another version, nor for a writer that
- * retains fewer. */
+static void identify(aw_note *note, const char *version, const struct stat *st)
+{
+    snprintf(note->version, sizeof note->version, "%s", version);
+    note->inode = (uint64_t)st->st_ino;
+    note->version_stamp = stamp_of(st);
+}
+
+/* Whether NOTE is about the directory FD, and nobody has changed that since. */
+static bool is_about(const aw_note *note, const char *version, int fd)
+{
+    aw_note same = *note;
+    struct stat st;
+
+    if (fd < 0 || aw_sys_fstat(fd, &st) < 0)
+        return false;
+    identify(&same, version, &st);
+    return strcmp(note->version, same.version) == 0 && note->inode == same.inode
+           && same_stamp(&note->version_stamp, &same.version_stamp);
+}
+
+/* A writer that retains fewer versions, or wants the names synced, believes
+ * less. */
 static void believe_note(aw_txn *t)
 {
     static const aw_note none = AW_NOTE_INIT;
+    aw_stamp stamp;
     struct stat st;
 
     aw_lock_read_note(t->lock, &t->note);
-    if (t->live.fd < 0 || strcmp(t->note.version, t->live.name) != 0)
+    if (!is_about(&t->note, t->live.name, t->live.fd))
         t->note = none;
-    t->untouched = t->note.clean && t->note.retained <= t->writer->options.keep
-                   && aw_sys_fstat(t->target, &st) == 0
-                   && st.st_ctim.tv_sec == t->note.changed_sec
-                   && st.st_ctim.tv_nsec == t->note.changed_nsec;
+    if (!t->note.clean || aw_sys_fstat(t->target, &st) < 0)
+        return;
+    stamp = stamp_of(&st);
+    t->untouched = same_stamp(&stamp, &t->note.target_stamp)
+                   && t->note.retained <= t->writer->options.keep
+                   && (t->note.synced || !aw_txn_is_durable(t));
 }
 
 int aw_txn_read_live(aw_txn *t)
@@ -190,45 +245,57 @@ int aw_txn_read_live(aw_txn *t)
         return -1;
     if (t->lock >= 0)
         believe_note(t);
-    return aw_rules_for(t->target, &t->writer->options, &t->rules, t->err);
+    if (aw_rules_for(t->target, &t->writer->options, &t->rules, t->err) < 0)
+        return -1;
+    t->rules.locked = t->lock >= 0;
+    return 0;
 }
 
-void aw_txn_note_durable(aw_txn *t, const char *version)
+bool aw_txn_was_replaced(const aw_txn *t)
 {
-    if (strcmp(t->note.version, version) != 0)
-        t->note = (aw_note)AW_NOTE_INIT;
-    snprintf(t->note.version, sizeof t->note.version, "%s", version);
+    char name[AW_VERSION_MAX];
+    aw_error ignored;
+
+    return t->target >= 0 && aw_live_name(t->target, name, &ignored) == 0
+           && strcmp(name, t->live.name) != 0;
+}
+
+/* Make the note be about VERSION. What it said of another is forgotten. */
+static bool turn_note_to(aw_txn *t, const char *version, int fd)
+{
+    static const aw_note none = AW_NOTE_INIT;
+    struct stat st;
+
+    if (aw_sys_fstat(fd, &st) < 0)
+        return false;
+    if (!is_about(&t->note, version, fd))
+        t->note = none;
+    identify(&t->note, version, &st);
+    return true;
+}
+
+void aw_txn_note_durable(aw_txn *t, const char *version, int fd)
+{
+    if (!turn_note_to(t, version, fd))
+        return;
     t->note.durable = true;
     aw_lock_write_note(t->lock, &t->note);
 }
 
-/* The kernel stamps with a clock that ticks: two changes within a tick have the
- * same ctime. Where it has no nanoseconds at all, ticks may last two seconds.
- * Multigrain stamps (Linux 6.13) do not help: an unlink on tmpfs has none. */
-static bool change_will_show(const struct timespec *changed)
-{
-    const int64_t second = 1000000000;
-    const int64_t tick = changed->tv_nsec != 0 ? second / 50 : 2 * second + second / 10;
-    struct timespec now;
-
-    if (aw_sys_clock_gettime(CLOCK_REALTIME, &now) < 0)
-        return false;
-    if (now.tv_sec - changed->tv_sec > 3600) /* so that the next line has no overflow */
-        return true;
-    return (now.tv_sec - changed->tv_sec) * second + (now.tv_nsec - changed->tv_nsec) > tick;
-}
-
 void aw_txn_note_clean(aw_txn *t, size_t retained)
 {
+    aw_stamp stamp;
     struct stat st;
 
-    if (retained > t->writer->options.keep || t->result.warnings.count > 0
-        || aw_sys_fstat(t->target, &st) < 0 || !change_will_show(&st.st_ctim))
+    if (!t->sure || retained > t->writer->options.keep || t->result.warnings.count > 0
+        || aw_sys_fstat(t->target, &st) < 0)
         return;
-    snprintf(t->note.version, sizeof t->note.version, "%s", t->live.name);
+    stamp = stamp_of(&st);
+    if (!same_stamp(&stamp, &t->surveyed) || !turn_note_to(t, t->live.name, t->live.fd))
+        return;
     t->note.clean = true;
-    t->note.changed_sec = st.st_ctim.tv_sec;
-    t->note.changed_nsec = st.st_ctim.tv_nsec;
+    t->note.synced = aw_txn_is_durable(t);
+    t->note.target_stamp = stamp;
     t->note.retained = retained;
     aw_lock_write_note(t->lock, &t->note);
 }
@@ -236,14 +303,16 @@ void aw_txn_note_clean(aw_txn *t, size_t retained)
 /* ---- the way out ------------------------------------------------------- */
 
 /* A target that this write made goes again with it, unless somebody else has
- * put something there: their lock file is not the one that we hold. */
+ * put something there. The lock file goes only while we hold it: it may be
+ * another writer's by now. */
 static void unmake_target(aw_txn *t)
 {
     aw_error *first = t->err, ignored;
 
     t->err = &ignored; /* the failure that brought us here is the one to tell */
     if (t->made_target && is_same_target(t) == 1) {
-        (void)aw_sys_unlinkat(t->target, AW_NAME_LOCK, 0);
+        if (t->lock >= 0)
+            (void)aw_sys_unlinkat(t->target, AW_NAME_LOCK, 0);
         (void)aw_sys_unlinkat(AT_FDCWD, t->writer->target, AT_REMOVEDIR);
     }
     t->err = first;
@@ -255,7 +324,7 @@ int aw_txn_finish(aw_txn *t, int rc, aw_result *result)
     aw_close_fd(&t->origin);
     if (rc < 0)
         t->err->committed = t->committed;
-    if (rc < 0 && !t->committed) {
+    if (rc < 0 && !t->committed && !t->in_doubt) {
         aw_links_undo(&t->links);
         aw_stage_discard(&t->stage);
         unmake_target(t);

@@ -31,6 +31,8 @@ typedef struct aw_txn {
     aw_live          live;
     aw_note          note;          /* about the live version                 */
     bool             untouched;     /* see aw_txn_read_live()                 */
+    aw_stamp         surveyed;      /* the target's ctime before its names    */
+    bool             sure;          /* were read; later changes give another  */
     aw_scan          scan;
     char             newest[AW_VERSION_MAX]; /* the greatest name seen; or "" */
     aw_rules         rules;
@@ -38,6 +40,7 @@ typedef struct aw_txn {
     aw_stage         stage;
     aw_links         links;
     bool             committed;
+    bool             in_doubt;      /* perhaps committed: undo nothing        */
     int            (*choose)(struct aw_txn *t, const char *wanted);
                                     /* of a rollback: makes its payload       */
     const char      *wanted;        /* by a rollback: a version, or NULL      */
@@ -65,11 +68,16 @@ int aw_txn_read_live(aw_txn *t);
 /* Read the target's names: SCAN, NEWEST. */
 int aw_txn_survey(aw_txn *t);
 
-/* Note that VERSION, the live one, is durable. */
-void aw_txn_note_durable(aw_txn *t, const char *version);
+/* Without a lock the version may be replaced, and removed, while it is looked
+ * at: then whatever was found does not count. */
+bool aw_txn_was_replaced(const aw_txn *t);
 
-/* Note that the target is clean, with RETAINED versions besides the live one;
- * if a later change to its names is sure to show in its ctime. */
+/* Note that VERSION, the live one in the directory FD, is durable. */
+void aw_txn_note_durable(aw_txn *t, const char *version, int fd);
+
+/* Note that the target is clean, with RETAINED versions besides the live one:
+ * if it is, if its names are still those that were surveyed, and if a later
+ * change to them is sure to show in its ctime. */
 void aw_txn_note_clean(aw_txn *t, size_t retained);
 
 /* Undo if RC is a failure before the swap; give up everything; hand out the

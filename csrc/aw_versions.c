@@ -106,60 +106,99 @@ int aw_rollback(aw_writer *writer, const char *version, aw_result *result, aw_er
 
 /* ---- collecting and listing --------------------------------------------- */
 
+/* What was in the way of a removal, as an error. */
+static int tell_warning(const aw_result *result, aw_error *err)
+{
+    if (result->warnings.count == 0)
+        return 0;
+    return aw_fail(err, AW_E_IO, NULL, "%s", result->warnings.items[0]);
+}
+
+static int collect(aw_txn *t, size_t *removed)
+{
+    if (aw_txn_take_lock(t) < 0 || aw_txn_read_live(t) < 0)
+        return -1;
+    if (t->live.name[0] == '\0') /* what is retained cannot be told from residue */
+        return 0;
+    if (aw_txn_survey(t) < 0
+        || aw_recover_sweep(t->target, &t->scan, &t->live, NULL, &t->result, t->err) < 0)
+        return -1;
+    *removed = aw_recover_prune(t->target, &t->scan, t->live.name, 0, SIZE_MAX,
+                                aw_txn_is_durable(t), &t->result);
+    return tell_warning(&t->result, t->err);
+}
+
 int aw_collect(aw_writer *writer, size_t *removed, aw_error *err)
 {
-    aw_result result = AW_RESULT_INIT;
+    aw_result unused = AW_RESULT_INIT;
     size_t count = 0;
     aw_txn t;
-    int rc = -1;
 
     aw_txn_begin(&t, writer, NULL, err);
-    if (aw_txn_take_lock(&t) == 0 && aw_txn_read_live(&t) == 0
-        && aw_txn_survey(&t) == 0)
-        rc = aw_recover_sweep(t.target, &t.scan, &t.live, NULL, &t.result, err);
-    if (rc == 0)
-        count = aw_recover_prune(t.target, &t.scan, t.live.name, 0, aw_txn_is_durable(&t),
-                                 &t.result);
-    rc = aw_txn_finish(&t, rc, &result);
-    aw_result_clear(&result);
-    if (rc == 0)
-        *removed = count;
-    return rc;
+    if (aw_txn_finish(&t, collect(&t, &count), &unused) < 0)
+        return -1;
+    *removed = count;
+    return 0;
+}
+
+static int list_versions(const aw_txn *t, aw_version **versions, size_t *count)
+{
+    aw_version *list = calloc(t->scan.version_count + 1, sizeof *list);
+    size_t found = 0;
+
+    if (!list)
+        return aw_fail_memory(t->err);
+    for (size_t i = 0; i < t->scan.version_count; i++) {
+        const char *name = t->scan.versions[i];
+
+        if (t->live.name[0] == '\0' || aw_name_compare(name, t->live.name) > 0)
+            continue; /* INV-1: unfinished */
+        snprintf(list[found].name, sizeof list[found].name, "%s", name);
+        list[found].time = aw_name_time(name);
+        list[found].live = t->live.fd >= 0 && strcmp(name, t->live.name) == 0;
+        found++;
+    }
+    if (found == 0) {
+        free(list);
+        list = NULL;
+    }
+    *versions = list;
+    *count = found;
+    return 0;
+}
+
+static int versions_once(aw_txn *t, aw_version **versions, size_t *count)
+{
+    t->target = aw_target_open(t->writer->target, t->err);
+    if (t->target < 0 || aw_txn_read_live(t) < 0 || aw_txn_survey(t) < 0)
+        return -1;
+    return list_versions(t, versions, count);
 }
 
 int aw_versions(aw_writer *writer, aw_version **versions, size_t *count, aw_error *err)
 {
-    aw_version *list = NULL;
+    enum { ATTEMPTS_MAX = 100 };
     aw_result unused = AW_RESULT_INIT;
-    size_t found = 0;
+    aw_version *list = NULL;
+    size_t listed = 0;
     aw_txn t;
-    int rc = -1;
+    int rc;
 
-    aw_txn_begin(&t, writer, NULL, err);
-    t.target = aw_target_open(writer->target, err);
-    if (t.target >= 0 && aw_txn_read_live(&t) == 0)
-        rc = aw_txn_survey(&t);
-    if (rc == 0 && t.live.name[0] != '\0' && t.scan.version_count > 0) {
-        list = calloc(t.scan.version_count, sizeof *list);
-        if (!list)
-            rc = aw_fail_memory(err);
-    }
-    for (size_t i = 0; list && i < t.scan.version_count; i++) {
-        const char *name = t.scan.versions[i];
+    for (int i = 0;; i++) {
+        bool last;
 
-        if (aw_name_compare(name, t.live.name) > 0)
-            continue; /* INV-1: unfinished */
-        snprintf(list[found].name, sizeof list[found].name, "%s", name);
-        list[found].time = aw_name_time(name);
-        list[found].live = t.live.fd >= 0 && strcmp(name, t.live.name) == 0;
-        found++;
-    }
-    rc = aw_txn_finish(&t, rc, &unused);
-    if (rc < 0) {
+        aw_txn_begin(&t, writer, NULL, err);
+        rc = versions_once(&t, &list, &listed);
+        last = i + 1 == ATTEMPTS_MAX || !aw_txn_was_replaced(&t);
+        (void)aw_txn_finish(&t, rc, &unused); /* there is nothing to undo */
+        if (last)
+            break;
         free(list);
-        return -1;
+        list = NULL;
     }
+    if (rc < 0)
+        return -1;
     *versions = list;
-    *count = found;
+    *count = listed;
     return 0;
 }

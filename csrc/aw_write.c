@@ -25,7 +25,7 @@ static bool valid_options(const aw_options *o)
     const int64_t last_id = 4294967294, last_timeout = (int64_t)1 << 40;
 
     return o->default_mode >= 0 && o->default_mode <= 0777
-           && o->dir_mode >= 0 && o->dir_mode <= 0777
+           && o->dir_mode >= 0 && o->dir_mode <= 0777 && (o->dir_mode & 0500) == 0500
            && o->uid >= AW_UNSET && o->uid <= last_id
            && o->gid >= AW_UNSET && o->gid <= last_id
            && (o->durability == AW_DURABLE || o->durability == AW_NOT_DURABLE)
@@ -179,8 +179,11 @@ static int sync_parent(aw_txn *t)
     if (!aw_txn_is_durable(t) || t->note.durable)
         return 0;
     fd = aw_at_open_dir(t->target, "..");
+    if (fd < 0 && errno == EACCES)
+        return !t->made_target || aw_sys_syncfs(t->target) == 0
+               ? 0 : aw_fail_io(t->err, "syncfs", "..");
     if (fd < 0)
-        return errno == EACCES ? 0 : aw_fail_io(t->err, "openat", "..");
+        return aw_fail_io(t->err, "openat", "..");
     rc = aw_sys_fsync(fd);
     if (rc < 0 && (errno == EINVAL || errno == EROFS))
         rc = 0;
@@ -210,16 +213,20 @@ static int stage_links(aw_txn *t)
 }
 
 /* A remote file system may rename and then lose its answer: what counts is what
- * "..data" says. */
+ * "..data" says. If that cannot be read either, nothing is undone that readers
+ * may be seeing already; the next write finds out. */
 static int swap(aw_txn *t)
 {
     char name[AW_VERSION_MAX];
     aw_error ignored;
     int rc = aw_links_swap(&t->links, t->err);
 
-    t->committed = rc == 0
-                   || (aw_live_name(t->target, name, &ignored) == 0
-                       && strcmp(name, t->stage.name) == 0);
+    if (rc == 0)
+        t->committed = true;
+    else if (aw_live_name(t->target, name, &ignored) == 0)
+        t->committed = strcmp(name, t->stage.name) == 0;
+    else
+        t->in_doubt = true;
     return rc;
 }
 
@@ -228,7 +235,7 @@ static int sync_swap(aw_txn *t)
     if (sync_target(t) < 0)
         return -1;
     if (aw_txn_is_durable(t))
-        aw_txn_note_durable(t, t->stage.name);
+        aw_txn_note_durable(t, t->stage.name, t->stage.fd);
     return 0;
 }
 
@@ -236,7 +243,7 @@ static int sync_swap(aw_txn *t)
 
 static size_t prune(aw_txn *t, const char *live)
 {
-    return aw_recover_prune(t->target, &t->scan, live, t->writer->options.keep,
+    return aw_recover_prune(t->target, &t->scan, live, t->writer->options.keep, AW_LEASED_MAX,
                             aw_txn_is_durable(t), &t->result);
 }
 
@@ -248,16 +255,20 @@ static void tidy(aw_txn *t)
 
 /* ---- when nothing differs ---------------------------------------------- */
 
-/* A durable write vouches for a version that another has written. */
+/* A durable write vouches for what another has left: for names that are not
+ * known to be synced, and for a version that is not. */
 static int vouch_for_live(aw_txn *t)
 {
-    if (!aw_txn_is_durable(t) || t->note.durable)
+    if (!aw_txn_is_durable(t) || t->untouched)
         return 0;
-    if (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), t->err) < 0)
+    if (!t->note.durable
+        && (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), t->err) < 0
+            || sync_parent(t) < 0))
         return -1;
-    if (sync_parent(t) < 0 || sync_target(t) < 0)
+    if (sync_target(t) < 0)
         return -1;
-    aw_txn_note_durable(t, t->live.name);
+    if (!t->note.durable)
+        aw_txn_note_durable(t, t->live.name, t->live.fd);
     return 0;
 }
 
@@ -266,14 +277,11 @@ static int confirm_live(aw_txn *t)
 {
     if (name_result(t, t->live.name, NULL) < 0)
         return -1;
-    if (!t->untouched && aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0)
+    if (t->untouched)
+        return 0;
+    if (aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0 || vouch_for_live(t) < 0)
         return -1;
-    if (t->links.count > 0 && sync_target(t) < 0)
-        return -1;
-    if (vouch_for_live(t) < 0)
-        return -1;
-    if (!t->untouched)
-        aw_txn_note_clean(t, t->scan.version_count - 1 - prune(t, t->live.name));
+    aw_txn_note_clean(t, t->scan.version_count - 1 - prune(t, t->live.name));
     return 0;
 }
 
@@ -350,17 +358,6 @@ static int plan_once(aw_txn *t)
     return t->result.previous ? 0 : aw_fail_memory(t->err);
 }
 
-/* Without a lock the version may be replaced and removed while it is compared:
- * then whatever was found does not count. */
-static bool was_replaced(aw_txn *t)
-{
-    char name[AW_VERSION_MAX];
-    aw_error ignored;
-
-    return t->target >= 0 && aw_live_name(t->target, name, &ignored) == 0
-           && strcmp(name, t->live.name) != 0;
-}
-
 int aw_plan(aw_writer *writer, aw_payload *payload, aw_result *result, aw_error *err)
 {
     enum { ATTEMPTS_MAX = 100 };
@@ -371,7 +368,7 @@ int aw_plan(aw_writer *writer, aw_payload *payload, aw_result *result, aw_error 
 
         aw_txn_begin(&t, writer, payload, err);
         rc = plan_once(&t);
-        if (i + 1 == ATTEMPTS_MAX || !was_replaced(&t))
+        if (i + 1 == ATTEMPTS_MAX || !aw_txn_was_replaced(&t))
             return aw_txn_finish(&t, rc, result);
         if (aw_txn_finish(&t, rc, result) == 0)
             aw_result_clear(result);

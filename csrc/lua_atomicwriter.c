@@ -283,6 +283,16 @@ static const char *read_mode(lua_State *L, int index, void *out)
     return NULL;
 }
 
+/* The owner must be able to list a version, or nobody could replace it. */
+static const char *read_dir_mode(lua_State *L, int index, void *out)
+{
+    const char *wrong = read_mode(L, index, out);
+
+    if (!wrong && (*(int *)out & 0500) != 0500)
+        wrong = "must let the owner read and enter, as \"0700\" or \"0500\" do";
+    return wrong;
+}
+
 /* Seconds, fractions too, as milliseconds, rounded up. */
 static const char *read_seconds(lua_State *L, int index, void *out)
 {
@@ -343,7 +353,7 @@ static const char *read_check(lua_State *L, int index, void *out)
 
 static const field writer_options[] = {
     { "default_mode", read_mode, offsetof(aw_options, default_mode) },
-    { "dir_mode", read_mode, offsetof(aw_options, dir_mode) },
+    { "dir_mode", read_dir_mode, offsetof(aw_options, dir_mode) },
     { "uid", read_id, offsetof(aw_options, uid) },
     { "gid", read_id, offsetof(aw_options, gid) },
     { "keep", read_count, offsetof(aw_options, keep) },

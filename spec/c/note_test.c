@@ -207,9 +207,61 @@ static size_t durable_syncs(void)
     return files_synced;
 }
 
+static int reads_seen;
+
+/* Remove a visible link, and wait, while the write has already read the names. */
+static ssize_t meddle_and_read(int fd, void *buffer, size_t size)
+{
+    if (!reads_seen++) {
+        unlink("target/app.conf");
+        let_the_clock_tick();
+    }
+    return real.read(fd, buffer, size);
+}
+
+TEST(meddled_meanwhile, "G5: what changes while a no-op write runs is not noted as clean")
+{
+    publish(1, files);
+    let_the_clock_tick();
+    real = aw_sys;
+    reads_seen = 0;
+    aw_sys.read = meddle_and_read;
+    publish(1, files);
+    aw_sys = real;
+    CHECK(!noted_as_clean());
+    publish(1, files);
+    CHECK_CLEAN("target", files, 1);
+}
+
+TEST(a_copy_is_another, "G4: a copied target's note is not believed")
+{
+    struct stat st;
+
+    publish(1, files);
+    let_the_clock_tick();
+    CHECK(durable_syncs() > 0);
+    CHECK(system("cp -a target copy && rm -r target && mv copy target") == 0);
+    CHECK(stat("target/..lock", &st) == 0 && st.st_size > 0);
+    CHECK(durable_syncs() == 2 + 2 + 2);
+}
+
+TEST(names_unsynced, "G4: a link brought back by a write without durability is synced by a durable one")
+{
+    publish(1, files);
+    let_the_clock_tick();
+    CHECK(durable_syncs() > 0);
+    CHECK(unlink("target/app.conf") == 0);
+    publish(1, files);
+    let_the_clock_tick();
+    publish(1, files);
+    CHECK(noted_as_clean());
+    CHECK(durable_syncs() == 1); /* the target */
+}
+
 TEST(vouches_once, "G4: a durable no-op syncs what was written without durability, once")
 {
     publish(1, files);
+    let_the_clock_tick();
     CHECK(durable_syncs() == 2 + 2 + 2); /* files, directories, target and its parent */
     CHECK(durable_syncs() == 0);
 }
