@@ -7,6 +7,7 @@
 
 BUILD       ?= build
 PREFIX      ?= /usr/local
+LIBDIR      ?= $(PREFIX)/lib
 LUA_VERSION ?= 5.4
 CFLAGS      ?= -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 LDFLAGS     ?= -Wl,-z,relro,-z,now
@@ -31,7 +32,8 @@ luajit_include := $(or $(shell pkg-config --cflags-only-I luajit 2>/dev/null),\
 FLAVOURS := $(if $(LUA),$(if $(findstring luajit,$(notdir $(LUA))),luajit,lua$(LUA_VERSION)),\
                         lua$(LUA_VERSION) $(if $(luajit_include),luajit))
 interpreter = $(or $(LUA),$(1))
-include_of  = $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(if $(filter luajit,$(1)),$(luajit_include),\
+include_of  = $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(if $(filter luajit,$(1)),\
+                $(or $(luajit_include),$(error no LuaJIT headers: try `make deps-test`)),\
                 $(or $(shell pkg-config --cflags-only-I $(1) 2>/dev/null),-I/usr/include/$(1))))
 lua_api_of  = $(if $(filter luajit,$(1)),5.1,$(patsubst lua%,%,$(1)))
 
@@ -112,7 +114,7 @@ $(BUILD)/%/atomicwriter/core.so: $(BUILD)/%/lua_atomicwriter.o $(LIB).a
 
 $(BUILD)/atomicwriter.pc: csrc/atomicwriter.pc.in csrc/atomicwriter.h FORCE
 	@mkdir -p $(@D)
-	@sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< >$@.new; $(keep_if_same)
+	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' $< >$@.new; $(keep_if_same)
 
 .PHONY: FORCE
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/spec/*/*.d)
@@ -236,8 +238,8 @@ ASAN := $(MAKE) CC=gcc BUILD=$(BUILD)/asan VARIANT=asan- LDFLAGS= \
         CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all'
 export UBSAN_OPTIONS := print_stacktrace=1:halt_on_error=1
 
-# Lua itself is not instrumented, so the libraries come first by LD_PRELOAD, and
-# its children are not ours: leaks are for the C tests and valgrind.
+# lua5.4 is not instrumented, so the libraries come first by LD_PRELOAD; what
+# else the specs start may leak as it likes.
 .PHONY: check-asan-c check-asan-lua
 check-asan-c:
 	+@ASAN_OPTIONS=detect_leaks=1 $(ASAN) test-c
@@ -246,18 +248,18 @@ check-asan-lua:
 	    LD_PRELOAD='$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)'"
 
 # valgrind sees what ASan cannot, uninitialised values, but takes ten times as
-# long: of the fault runs only some, of the specs those that reach the core. A
-# child that is killed on purpose would count as a leak.
-VALGRIND := $(MAKE) BUILD=$(BUILD) VARIANT=valgrind- \
-            UNDER='valgrind -q --error-exitcode=99 --child-silent-after-fork=yes \
-                   --suppressions=spec/support/valgrind.supp'
+# long: of the fault runs some, of the specs those that reach every call of the
+# core. In C, leaks are for ASan: here a child killed on purpose would be one.
+VALGRIND := valgrind -q --error-exitcode=99 --child-silent-after-fork=yes \
+            --suppressions=spec/support/valgrind.supp
 VALGRIND_C     := $(filter-out %/fault_test,$(C_TESTS)) '$(BUILD)/spec/c/fault_test rollback'
 VALGRIND_SPECS := $(wildcard $(addprefix spec/,atomicwriter_spec.lua exactness_spec.lua gc_spec.lua))
 .PHONY: check-valgrind-c check-valgrind-lua
 check-valgrind-c:
-	+@$(VALGRIND) C_RUNS="$(VALGRIND_C)" test-c
+	@$(MAKE) VARIANT=valgrind- UNDER='$(VALGRIND)' C_RUNS="$(VALGRIND_C)" test-c
 check-valgrind-lua:
-	+@$(VALGRIND) SPEC='$(VALGRIND_SPECS)' test-lua$(LUA_VERSION)
+	@$(MAKE) VARIANT=valgrind- UNDER='env GC_ROUNDS=10 $(VALGRIND) --leak-check=full' \
+	    SPEC='$(VALGRIND_SPECS)' test-lua$(LUA_VERSION)
 
 .PHONY: check-install check-demo check-rock
 check-install: all ## install into build/stage, use it from C and Lua, uninstall
@@ -271,11 +273,11 @@ check-rock:
 
 # ---- packaging ---------------------------------------------------------
 
-# Modules of the flavour $(1); LuaRocks says with LUADIR and LIBDIR where to.
-luadir = $(or $(LUADIR),$(PREFIX)/share/lua/$(lua_api_of))
-libdir = $(or $(LIBDIR),$(PREFIX)/lib/lua/$(lua_api_of))
-bindir = $(or $(BINDIR),$(PREFIX)/bin)
-docdir = $(PREFIX)/share/doc/atomicwriter
+# Where the modules of the flavour $(1) go; LuaRocks has its own places.
+lua_dir = $(or $(INST_LUADIR),$(PREFIX)/share/lua/$(lua_api_of))
+so_dir  = $(or $(INST_LIBDIR),$(PREFIX)/lib/lua/$(lua_api_of))
+bin_dir = $(or $(INST_BINDIR),$(PREFIX)/bin)
+doc_dir = $(PREFIX)/share/doc/atomicwriter
 
 LUA_FILES := $(patsubst lua/%,%,$(sort $(shell find lua -name '*.lua')))
 DOC_FILES := $(wildcard README.md CHANGELOG.md LICENSE) $(sort $(shell find examples -type f))
@@ -294,23 +296,23 @@ endef
 
 # What is installed: $(call …,put) or $(call …,drop).
 define lua_files
-$(foreach f,$(FLAVOURS),$(call $(1),644,lua,$(LUA_FILES),$(call luadir,$(f)))\
-$(call $(1),755,$(BUILD)/$(f),atomicwriter/core.so,$(call libdir,$(f))))\
-$(call $(1),755,lua/bin,$(notdir $(wildcard lua/bin/*)),$(bindir))
+$(foreach f,$(FLAVOURS),$(call $(1),644,lua,$(LUA_FILES),$(call lua_dir,$(f)))\
+$(call $(1),755,$(BUILD)/$(f),atomicwriter/core.so,$(call so_dir,$(f))))\
+$(call $(1),755,lua/bin,$(notdir $(wildcard lua/bin/*)),$(bin_dir))
 endef
 define c_files
 $(call $(1),644,csrc,atomicwriter.h,$(PREFIX)/include)\
-$(call $(1),644,$(BUILD),libatomicwriter.a,$(PREFIX)/lib)\
-$(call $(1),755,$(BUILD),$(notdir $(SHARED)),$(PREFIX)/lib)\
-$(call $(1),644,$(BUILD),atomicwriter.pc,$(PREFIX)/lib/pkgconfig)\
-$(call $(1),644,.,$(DOC_FILES),$(docdir))
+$(call $(1),644,$(BUILD),libatomicwriter.a,$(LIBDIR))\
+$(call $(1),755,$(BUILD),$(notdir $(SHARED)),$(LIBDIR))\
+$(call $(1),644,$(BUILD),atomicwriter.pc,$(LIBDIR)/pkgconfig)\
+$(call $(1),644,.,$(DOC_FILES),$(doc_dir))
 endef
 SONAMES = libatomicwriter.so.$(SOVERSION) libatomicwriter.so
 
 .PHONY: install install-lua uninstall
 install: all install-lua ## install below PREFIX (/usr/local), in DESTDIR if given
 	$(call c_files,put)
-	@for f in $(SONAMES); do ln -sf $(notdir $(SHARED)) "$(DESTDIR)$(PREFIX)/lib/$$f"; done
+	@for f in $(SONAMES); do ln -sf $(notdir $(SHARED)) "$(DESTDIR)$(LIBDIR)/$$f"; done
 	@test -n "$(DESTDIR)" || ldconfig 2>/dev/null || true # a plain user has no ldconfig to run
 
 install-lua: $(MODULES) ## install the Lua modules alone
@@ -319,8 +321,8 @@ install-lua: $(MODULES) ## install the Lua modules alone
 uninstall: ## remove exactly what install put there
 	$(call lua_files,drop)
 	$(call c_files,drop)
-	@for f in $(SONAMES); do rm -f "$(DESTDIR)$(PREFIX)/lib/$$f"; done
-	@test ! -d "$(DESTDIR)$(docdir)" || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(docdir)"
+	@for f in $(SONAMES); do rm -f "$(DESTDIR)$(LIBDIR)/$$f"; done
+	@test ! -d "$(DESTDIR)$(doc_dir)" || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(doc_dir)"
 
 .PHONY: rock
 rock: ## build the rock offline into build/rock and load it from there

@@ -28,9 +28,9 @@ build = {
     BUILD = "build/luarocks",
     LUA = "$(LUA)",
     LUA_INCDIR = "$(LUA_INCDIR)",
-    LUADIR = "$(LUADIR)",
-    LIBDIR = "$(LIBDIR)",
-    BINDIR = "$(BINDIR)",
+    INST_LUADIR = "$(LUADIR)",
+    INST_LIBDIR = "$(LIBDIR)",
+    INST_BINDIR = "$(BINDIR)",
     CFLAGS = "$(CFLAGS)",
   },
 }
