@@ -10,7 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char *numbered_lines(size_t size)
@@ -240,4 +242,58 @@ TEST(planned_source, "plan counts the bytes of a source that would be copied")
     aw_result_clear(&result);
     aw_payload_free(payload);
     aw_writer_close(writer);
+}
+
+/* ---- memory ------------------------------------------------------------ */
+
+static long peak_kilobytes(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss : -1;
+}
+
+static ssize_t no_copy(int from, int to, size_t size)
+{
+    (void)size;
+    return no_clone(from, to);
+}
+
+/* Write and write again; the status says by how many MiB the peak has grown. */
+static int growth_of_a_child(const file *files)
+{
+    int status = -1;
+    pid_t child = fork();
+
+    if (child == 0) {
+        long before = peak_kilobytes();
+        aw_error err;
+        if (write_keeping(0, files, NULL, &err) < 0 || write_keeping(0, files, NULL, &err) < 0)
+            _exit(255);
+        _exit((int)((peak_kilobytes() - before) / 1024));
+    }
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+TEST(constant_memory, "a large source never is in memory as a whole, whatever way it is copied")
+{
+    enum { MEBIBYTES = 64 };
+    const file *files = FILES(FS("big", "source", ""));
+    char *text = numbered_lines(1 << 20);
+    struct stat st;
+    int fd = open("source", O_WRONLY | O_CREAT | O_CLOEXEC, 0644), grown;
+
+    CHECK(fd >= 0);
+    for (int i = 0; i < MEBIBYTES; i++)
+        CHECK(write(fd, text, 1 << 20) == 1 << 20);
+    close(fd);
+    free(text);
+    aw_sys.clone_file = no_clone;
+    grown = growth_of_a_child(files);
+    CHECK_THAT(grown < 16, "the peak grew by %d MiB", grown);
+    disk_remove("target");
+    aw_sys.copy_file_range = no_copy;
+    grown = growth_of_a_child(files);
+    CHECK_THAT(grown < 16, "by reading and writing the peak grew by %d MiB", grown);
+    CHECK(stat("target/big", &st) == 0 && st.st_size == (off_t)MEBIBYTES << 20);
 }
