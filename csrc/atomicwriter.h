@@ -212,6 +212,9 @@ AW_API int aw_writer_open(const char *target, const aw_options *options,
 /* The absolute path of the target; valid until the writer is closed. */
 AW_API const char *aw_writer_target(const aw_writer *writer);
 
+/* Change options.lock_timeout (milliseconds, 0 or more) from the next call on. */
+AW_API void aw_writer_set_lock_timeout(aw_writer *writer, int64_t timeout);
+
 AW_API void aw_writer_close(aw_writer *writer);
 
 /* A list of strings; part of aw_result, freed with it. */
@@ -245,7 +248,9 @@ AW_API void aw_result_clear(aw_result *result);
  * STAGE is the absolute path of the staged tree. Return 0 to publish it, or
  * anything else to refuse, with a reason in REASON (SIZE bytes, zeroed).
  * The payload's data is not read any more once this is called. It must not
- * use the writer that calls it. */
+ * use the writer that calls it, nor write into STAGE: files that did not change
+ * are shared with the live version. Names that it adds or takes away make the
+ * write fail; what it does inside of files is not looked for. */
 typedef int (*aw_check_fn)(void *context, const char *stage, char *reason, size_t size);
 
 typedef struct aw_check {
@@ -267,7 +272,9 @@ typedef struct aw_check {
  * Returns 0 and fills *RESULT (which must be AW_RESULT_INIT or cleared), or -1
  * with *RESULT untouched. Until (11) a failure undoes everything; from then on
  * it has err->committed set and undoes nothing. CHECK may be NULL. Borrows
- * PAYLOAD, which can be written again. Blocks on the lock and on the disk. */
+ * PAYLOAD, which can be written again. Blocks on the lock and on the disk; a
+ * signal that comes while it waits for the lock ends it with AW_E_IO and EINTR,
+ * so that the caller can look at it and call again. */
 AW_API int aw_write(aw_writer *writer, aw_payload *payload, const aw_check *check,
                     aw_result *result, aw_error *err);
 
@@ -283,9 +290,9 @@ AW_API int aw_rollback(aw_writer *writer, const char *version, aw_result *result
                        aw_error *err);
 
 /* Remove every retained version that nobody leases, whatever options.keep
- * says. *REMOVED is their number. Blocks on the lock. Where nothing is
- * live nothing is removed. A version that cannot be removed is AW_E_IO, once the
- * others are. */
+ * says. *REMOVED is their number. Where nothing is live nothing is removed. What
+ * cannot be removed is AW_E_IO once the rest is, with *REMOVED set all the same
+ * and the first reason in err->detail. Blocks on the lock. */
 AW_API int aw_collect(aw_writer *writer, size_t *removed, aw_error *err);
 
 /* ---- versions ---------------------------------------------------------- */

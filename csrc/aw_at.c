@@ -39,6 +39,39 @@ int aw_at_open_dir(int dir, const char *name)
     return aw_sys_openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 }
 
+/* Give a directory, which the umask has shut, the mode that it should have. */
+static int open_shut_dir(int dir, const char *name)
+{
+    int path = aw_sys_openat(dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0), fd = -1;
+
+    if (path >= 0 && aw_sys_chmod_opath(path, 0700) == 0)
+        fd = aw_at_open_dir(dir, name);
+    aw_close_fd(&path);
+    return fd;
+}
+
+int aw_at_make_dir(int dir, const char *name)
+{
+    struct stat st;
+    int fd;
+
+    if (aw_sys_mkdirat(dir, name, 0700) < 0)
+        return -1;
+    fd = aw_at_open_dir(dir, name);
+    if (fd < 0 && errno == EACCES)
+        fd = open_shut_dir(dir, name);
+    if (fd >= 0 && (aw_sys_fstat(fd, &st) < 0
+                    || ((st.st_mode & 0700) != 0700 && aw_sys_fchmod(fd, 0700) < 0)))
+        aw_close_fd(&fd);
+    if (fd < 0) {
+        int code = errno;
+
+        (void)aw_sys_unlinkat(dir, name, AT_REMOVEDIR); /* else the next write sweeps */
+        errno = code;
+    }
+    return fd;
+}
+
 int aw_at_open_file(int dir, const char *name)
 {
     return aw_sys_openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);

@@ -28,6 +28,10 @@ void aw_close_fd(int *fd);
  * with errno: ENOENT, ENOTDIR or ELOOP say that it is none. */
 int aw_at_open_dir(int dir, const char *name);
 
+/* Make the directory NAME, 0700 whatever the umask is, and open it. -1 with
+ * errno, and nothing is made. */
+int aw_at_make_dir(int dir, const char *name);
+
 /* Open the existing file NAME for reading, without waiting for a FIFO's
  * writer. -1 with errno. */
 int aw_at_open_file(int dir, const char *name);

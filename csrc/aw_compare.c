@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,8 +95,13 @@ int aw_item_open(const aw_item *item, aw_cursor *origin, aw_error *err)
         if (name)
             fd = aw_at_open_file(origin->dir, name);
     }
-    if (fd < 0)
-        return aw_fail_io(err, "openat", shown);
+    if (fd < 0) {
+        aw_fail_io(err, "openat", shown);
+        if (item->source)
+            snprintf(err->detail, sizeof err->detail, "the source of '%.400s' cannot be opened",
+                     item->path);
+        return -1;
+    }
     if (aw_sys_fstat(fd, &st) < 0) {
         aw_fail_io(err, "fstat", shown);
         aw_close_fd(&fd);

@@ -170,7 +170,10 @@ static bool is_stale(const aw_snapshot *snapshot)
 static int fail_stale(const char *op, const char *path, aw_error *err)
 {
     errno = ESTALE;
-    return aw_fail_io(err, op, path);
+    aw_fail_io(err, op, path);
+    snprintf(err->detail, sizeof err->detail,
+             "this version was removed while it was read; a new snapshot sees the live one");
+    return -1;
 }
 
 /* What an error below the version comes to. A version on its way out must not

@@ -30,15 +30,18 @@ int aw_stage_make(aw_stage *stage, int target, const char *newest, aw_error *err
     if (aw_name_next(&now, newest, stage->name) < 0)
         return aw_fail(err, AW_E_FOREIGN_ENTRY, newest,
                        "no version's name can be greater than this one");
-    if (aw_sys_mkdirat(target, stage->name, 0700) < 0) /* INV-2: nobody races us to it */
-        return aw_fail_io(err, "mkdirat", stage->name);
     stage->target = target;
-    stage->fd = aw_at_open_dir(target, stage->name);
-    if (stage->fd >= 0)
-        return 0;
-    aw_fail_io(err, "openat", stage->name);
-    (void)aw_sys_unlinkat(target, stage->name, AT_REMOVEDIR); /* else the next write sweeps */
-    return -1;
+    stage->fd = aw_at_make_dir(target, stage->name); /* INV-2: nobody races us to it */
+    return stage->fd < 0 ? aw_fail_io(err, "mkdirat", stage->name) : 0;
+}
+
+bool aw_stage_is_there(const aw_stage *stage)
+{
+    struct stat held, named;
+
+    return aw_sys_fstat(stage->fd, &held) == 0
+           && aw_sys_fstatat(stage->target, stage->name, &named, AT_SYMLINK_NOFOLLOW) == 0
+           && held.st_dev == named.st_dev && held.st_ino == named.st_ino;
 }
 
 void aw_stage_discard(aw_stage *stage)
@@ -89,11 +92,14 @@ static int make_folders(filler *f)
     for (size_t i = 1; i < f->payload->folder_count; i++) {
         const aw_folder *folder = &f->payload->folders[i];
         char name[NAME_MAX + 1];
+        int made;
 
         if (!aw_cursor_enter_parent(&f->to, folder->path, folder->length))
             return fail_folder(f->err, "openat", folder);
-        if (aw_sys_mkdirat(f->to.dir, folder_name(folder, name), 0700) < 0)
+        made = aw_at_make_dir(f->to.dir, folder_name(folder, name));
+        if (made < 0)
             return fail_folder(f->err, "mkdirat", folder);
+        aw_close_fd(&made);
     }
     return 0;
 }

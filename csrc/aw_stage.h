@@ -38,6 +38,9 @@ int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *acti
 
 #define AW_BIT(action) (1u << (action))
 
+/* Whether its name still leads to it. */
+bool aw_stage_is_there(const aw_stage *stage);
+
 /* Remove it again, quietly: what stays is swept by the next write. */
 void aw_stage_discard(aw_stage *stage);
 

@@ -61,7 +61,20 @@ static int sys_poll(struct pollfd *fds, unsigned count, int timeout)
 
 static int sys_sleep(const struct timespec *time)
 {
-    return clock_nanosleep(CLOCK_MONOTONIC, 0, time, NULL);
+    int failed = clock_nanosleep(CLOCK_MONOTONIC, 0, time, NULL);
+
+    errno = failed ? failed : errno;
+    return failed ? -1 : 0;
+}
+
+/* A directory that the umask has shut cannot be opened for fchmod(2), and a
+ * chmod by name would follow whatever link somebody puts in its place. */
+static int sys_chmod_opath(int fd, mode_t mode)
+{
+    char path[32];
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return chmod(path, mode);
 }
 
 static int sys_kernel_release(char *buffer, size_t size)
@@ -103,6 +116,7 @@ aw_sys_table aw_sys = {
     .copy_file_range = sys_copy_file_range,
     .clone_file = sys_clone_file,
     .fchmod = fchmod,
+    .chmod_opath = sys_chmod_opath,
     .fchown = fchown,
     .fsync = fsync,
     .syncfs = syncfs,

@@ -41,6 +41,7 @@
     X(ssize_t, copy_file_range, (int from, int to, size_t size), (from, to, size)) \
     X(int, clone_file, (int from, int to), (from, to)) \
     X(int, fchmod, (int fd, mode_t mode), (fd, mode)) \
+    X(int, chmod_opath, (int fd, mode_t mode), (fd, mode)) \
     X(int, fchown, (int fd, uid_t uid, gid_t gid), (fd, uid, gid)) \
     X(int, fsync, (int fd), (fd)) \
     X(int, syncfs, (int fd), (fd)) \

@@ -65,15 +65,13 @@ static int make_target(aw_txn *t)
     aw_rules rules;
     aw_wish wish;
 
-    if (aw_sys_mkdirat(AT_FDCWD, path, 0700) < 0) {
+    t->target = aw_at_make_dir(AT_FDCWD, path);
+    if (t->target < 0) {
         if (errno == ENOENT)
             return aw_fail(t->err, AW_E_NO_TARGET, path, "its parent directory does not exist");
         return errno == EEXIST ? 0 : aw_fail_io(t->err, "mkdirat", path);
     }
     t->made_target = true;
-    t->target = aw_target_open(path, t->err);
-    if (t->target < 0)
-        return -1;
     if (aw_rules_for(-1, &t->writer->options, &rules, t->err) < 0)
         return -1;
     wish = aw_wish_for_folder(&rules, &plain);

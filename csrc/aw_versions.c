@@ -133,12 +133,13 @@ int aw_collect(aw_writer *writer, size_t *removed, aw_error *err)
     aw_result unused = AW_RESULT_INIT;
     size_t count = 0;
     aw_txn t;
+    int rc;
 
     aw_txn_begin(&t, writer, NULL, err);
-    if (aw_txn_finish(&t, collect(&t, &count), &unused) < 0)
-        return -1;
-    *removed = count;
-    return 0;
+    rc = collect(&t, &count);
+    if (rc == 0 || t.result.warnings.count > 0)
+        *removed = count;
+    return aw_txn_finish(&t, rc, &unused);
 }
 
 static int list_versions(const aw_txn *t, aw_version **versions, size_t *count)

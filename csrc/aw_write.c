@@ -20,9 +20,11 @@
 
 /* ---- the writer -------------------------------------------------------- */
 
+static const int64_t last_timeout = (int64_t)1 << 40; /* no sum of it overflows */
+
 static bool valid_options(const aw_options *o)
 {
-    const int64_t last_id = 4294967294, last_timeout = (int64_t)1 << 40;
+    const int64_t last_id = 4294967294;
 
     return o->default_mode >= 0 && o->default_mode <= 0777
            && o->dir_mode >= 0 && o->dir_mode <= 0777 && (o->dir_mode & 0500) == 0500
@@ -66,6 +68,11 @@ int aw_writer_open(const char *target, const aw_options *options, aw_writer **wr
 const char *aw_writer_target(const aw_writer *writer)
 {
     return writer->target;
+}
+
+void aw_writer_set_lock_timeout(aw_writer *writer, int64_t timeout)
+{
+    writer->options.lock_timeout = timeout < 0 ? 0 : timeout < last_timeout ? timeout : last_timeout;
 }
 
 void aw_writer_close(aw_writer *writer)
@@ -148,6 +155,9 @@ static int ask_check(aw_txn *t)
     if (refused)
         return aw_fail(t->err, AW_E_CHECK_FAILED, NULL, "the check refused: %s",
                        reason[0] != '\0' ? reason : "it gave no reason");
+    if (!aw_stage_is_there(&t->stage))
+        return aw_fail(t->err, AW_E_CHECK_FAILED, t->stage.name,
+                       "the check took the staged tree away");
     return aw_compare_names(t->payload, t->stage.fd, t->err);
 }
 

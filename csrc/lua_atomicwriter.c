@@ -413,7 +413,7 @@ static int gather(lua_State *L, int index, scratch *own, aw_error *err)
             wrong = lua_pushfstring(L, "must be a string or a table, not a %s",
                                     luaL_typename(L, -1));
         if (!wrong && !entry.data == !entry.source)
-            wrong = "needs either data or a source, not both";
+            wrong = entry.data ? "has both data and a source" : "needs data or a source";
         if (wrong)
             return aw_fail_at(err, AW_E_INVALID_PAYLOAD, path, length, "%s", wrong);
         if (aw_payload_add(own->payload, path, length, &entry, err) < 0)
@@ -429,6 +429,7 @@ typedef struct handle {
     aw_snapshot *snapshot; /* NULL once closed                      */
     aw_watcher  *watcher;
     bool         busy;     /* the writer runs its check             */
+    int64_t      patience; /* its lock_timeout, in milliseconds     */
     char         version[AW_VERSION_MAX]; /* of the snapshot, or "" */
     char         target[]; /* as the user wrote it                  */
 } handle;
@@ -595,6 +596,28 @@ static int call_check(void *context, const char *stage, char *reason, size_t siz
 
 /* ---- writer ------------------------------------------------------------- */
 
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int do_nothing(lua_State *L)
+{
+    (void)L;
+    return 0;
+}
+
+/* A signal handler of the program, such as ^C in lua, can only leave a hook
+ * behind. A call lets it run; it may raise, or close what the caller uses. */
+static void let_hook_run(lua_State *L)
+{
+    lua_pushcfunction(L, do_nothing);
+    lua_call(L, 0, 0);
+}
+
 /* new(target [, options]) */
 static int writer_new(lua_State *L)
 {
@@ -606,9 +629,34 @@ static int writer_new(lua_State *L)
     lua_settop(L, 2);
     self = new_handle(L, WRITER);
     check_options(L, 2, writer_options, &options);
+    self->patience = options.lock_timeout;
     if (aw_writer_open(self->target, &options, &self->writer, &err) < 0)
         return push_error(L, self->target, &err);
     return 1;
+}
+
+/* The time until which a call that begins now waits for the lock. */
+static int64_t begin_waiting(handle *self)
+{
+    aw_writer_set_lock_timeout(self->writer, self->patience);
+    return now_ms() + self->patience;
+}
+
+/* Whether a call that failed was only interrupted in its wait, and is to go on
+ * until END. May raise, see let_hook_run(). */
+static bool goes_on_waiting(lua_State *L, scratch *own, int64_t end, const aw_error *err)
+{
+    int64_t left = end - now_ms();
+    handle *self;
+
+    if (err->code != AW_E_IO || err->sys_errno != EINTR || err->committed)
+        return false;
+    if (own)
+        release(own);
+    let_hook_run(L);
+    self = check_open(L, WRITER);
+    aw_writer_set_lock_timeout(self->writer, left > 0 ? left : 0);
+    return true;
 }
 
 static void push_list(lua_State *L, const aw_list *list)
@@ -661,6 +709,7 @@ static int writer_write(lua_State *L)
     aw_check check = { call_check, &asked };
     bool checked = false;
     scratch *own;
+    int64_t end;
     aw_error err;
     int rc;
 
@@ -676,12 +725,15 @@ static int writer_write(lua_State *L)
     lua_pushlightuserdata(L, &asked);
     own = begin_call(L, WRITER);
 
-    /* From here to the check Lua allocates nothing: the payload stays as it is. */
-    if (gather(L, 2, own, &err) < 0)
-        return fail(L, self, own, &err);
-    self->busy = true;
-    rc = aw_write(self->writer, own->payload, checked ? &check : NULL, &own->result, &err);
-    self->busy = false;
+    end = begin_waiting(self);
+    do {
+        /* From here to the check Lua allocates nothing: the payload stays as it is. */
+        if (gather(L, 2, own, &err) < 0)
+            return fail(L, self, own, &err);
+        self->busy = true;
+        rc = aw_write(self->writer, own->payload, checked ? &check : NULL, &own->result, &err);
+        self->busy = false;
+    } while (rc < 0 && goes_on_waiting(L, own, end, &err));
     return rc < 0 ? fail(L, self, own, &err) : push_result(L, own);
 }
 
@@ -722,14 +774,20 @@ static int writer_rollback(lua_State *L)
     const char *version = NULL;
     bool sane = true;
     scratch *own;
+    int64_t end;
     aw_error err;
+    int rc;
 
     if (!lua_isnoneornil(L, 2))
         version = check_name(L, &sane, &err);
     own = begin_call(L, WRITER);
-    if (!sane || aw_rollback(self->writer, version, &own->result, &err) < 0)
+    if (!sane)
         return fail(L, self, own, &err);
-    return push_result(L, own);
+    end = begin_waiting(self);
+    do
+        rc = aw_rollback(self->writer, version, &own->result, &err);
+    while (rc < 0 && goes_on_waiting(L, own, end, &err));
+    return rc < 0 ? fail(L, self, own, &err) : push_result(L, own);
 }
 
 /* writer:versions() */
@@ -758,13 +816,22 @@ static int writer_versions(lua_State *L)
 static int writer_collect(lua_State *L)
 {
     handle *self = check_open(L, WRITER);
-    size_t removed = 0;
+    int64_t end = begin_waiting(self);
+    size_t removed = SIZE_MAX;
     aw_error err;
+    int rc;
 
-    if (aw_collect(self->writer, &removed, &err) < 0)
+    do
+        rc = aw_collect(self->writer, &removed, &err);
+    while (rc < 0 && goes_on_waiting(L, NULL, end, &err));
+    if (removed == SIZE_MAX)
         return push_error(L, self->target, &err);
     push_integer(L, (int64_t)removed);
-    return 1;
+    if (rc == 0)
+        return 1;
+    push_error(L, self->target, &err); /* some stay: the number, and why */
+    lua_remove(L, -2);
+    return 2;
 }
 
 /* ---- snapshot ----------------------------------------------------------- */
@@ -859,20 +926,6 @@ static int watcher_open(lua_State *L)
     return 1;
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static int do_nothing(lua_State *L)
-{
-    (void)L;
-    return 0;
-}
-
 /* watcher:wait([seconds]) */
 static int watcher_wait(lua_State *L)
 {
@@ -890,10 +943,7 @@ static int watcher_wait(lua_State *L)
     }
     while ((rc = aw_watch_wait(self->watcher, left, version, &err)) < 0
            && err.code == AW_E_IO && err.sys_errno == EINTR) {
-        /* A signal handler of the program, such as ^C in lua, can only leave a
-         * hook behind. A call lets it run; it may raise, or close SELF. */
-        lua_pushcfunction(L, do_nothing);
-        lua_call(L, 0, 0);
+        let_hook_run(L);
         self = check_open(L, WATCHER);
         if (left >= 0)
             left = end > now_ms() ? end - now_ms() : 0;

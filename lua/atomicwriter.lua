@@ -45,7 +45,8 @@ M._VERSION = core._VERSION
 -- @tparam[opt] table options
 -- @tparam[opt="0644"] string|number options.default_mode mode of files that have none
 -- @tparam[opt="0755"] string|number options.dir_mode mode of the directories in
---  a version, and of a target that is created
+--  a version, and of a target that is created; the owner must be able to
+--  read and enter them
 -- @tparam[opt] number options.uid owner of files that have none and of
 --  directories; else what a freshly written file gets
 -- @tparam[opt] number options.gid group, likewise
@@ -144,13 +145,15 @@ M.watch = core.watch
 -- @tparam[opt] function options.check called with the absolute path of the
 --  staged tree before anybody can see it. Returns `true` to publish, or
 --  `false` or `nil` and a reason; when it does so or raises, nothing is
---  published. It cannot use the writer that calls it.
+--  published. It cannot use the writer that calls it, and must not write into
+--  the tree: files that did not change are shared with the live version.
 -- @treturn[1] Result
 -- @treturn[2] nil
 -- @treturn[2] Error any code; look at `committed`
 -- @usage local result, err = writer:write({ ["app.conf"] = text }, {
 --     check = function(stage)
---         return os.execute("app --test-config '" .. stage .. "/app.conf'") == true
+--         local status = os.execute("app --test-config '" .. stage .. "/app.conf'")
+--         return status == true or status == 0, "the app refuses it" -- 0 in LuaJIT
 --     end,
 -- })
 
@@ -178,6 +181,7 @@ M.watch = core.watch
 --- Remove every retained version that nobody reads, whatever `keep` says.
 -- @function Writer:collect
 -- @treturn[1] number how many went
+-- @treturn[1] ?Error why some could not go, if there are such
 -- @treturn[2] nil
 -- @treturn[2] Error
 

@@ -671,6 +671,14 @@ describe("template filters", function()
         package.loaded.yaml, package.preload.yaml = saved, nil
         assert.matches("filter 'yaml': it needs the package lyaml", err.message)
     end)
+
+    it("refuses invalid UTF-8 for yaml before libyaml sees it, and does not show it", function()
+        for _ = 1, 50 do
+            local err = failure("{{ x | yaml }}", { x = { a = { "hunter2\255" } } })
+            assert.matches("filter 'yaml': a string is not valid UTF%-8", err.message)
+            assert.not_matches("hunter2", err.message)
+        end
+    end)
 end)
 
 describe("template.render_file", function()

@@ -447,12 +447,13 @@ TEST(no_op, "G4: a durable write that changes nothing syncs a version that was w
     write_as(AW_DURABLE, 1, ONE, false);
 }
 
-TEST(no_op_again, "G4: a durable write that changes nothing that is durable syncs nothing")
+TEST(no_op_again, "G4: a durable write that changes nothing that is durable syncs no file")
 {
     watch_calls();
     write_as(AW_DURABLE, 1, ONE, true);
     write_unchecked(AW_DURABLE, 1, ONE, false);
-    CHECK_THAT(syncs == 0 && fs_syncs == 0, "%u fsync, %u syncfs", syncs, fs_syncs);
+    CHECK_THAT(syncs <= 1 && fs_syncs == 0, "%u fsync, %u syncfs: more than the target's names",
+               syncs, fs_syncs);
 }
 
 TEST(relinked, "G4: a visible link that is brought back is synced")

@@ -116,7 +116,7 @@ static int act_collect(const scenario *s, aw_result *result, aw_error *err)
 {
     aw_options options = act_options(s);
     aw_writer *writer = NULL;
-    size_t removed;
+    size_t removed = SIZE_MAX;
     int rc = aw_writer_open("target", &options, &writer, err);
 
     (void)result;

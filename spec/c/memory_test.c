@@ -33,6 +33,7 @@ static volatile unsigned allocations, fails_at;
 static volatile long     alive;
 
 #ifndef HAS_SANITIZER
+#pragma GCC visibility push(default) /* glibc's own callers, such as strdup, too */
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
@@ -75,6 +76,7 @@ void free(void *block)
     alive -= block != NULL;
     __libc_free(block);
 }
+#pragma GCC visibility pop
 #endif
 
 /* ---- the acts ---------------------------------------------------------- */

@@ -121,6 +121,58 @@ TEST(no_renames, "where a version's directory cannot be renamed it is removed al
     aw_writer_close(writer);
 }
 
+static char stuck[AW_VERSION_MAX];
+
+static int no_renaming_of_one(int from_dir, const char *from, int to_dir, const char *to)
+{
+    if (strcmp(from, stuck) == 0) {
+        errno = EBUSY;
+        return -1;
+    }
+    return real_renameat(from_dir, from, to_dir, to);
+}
+
+TEST(collect_stuck, "collect that cannot remove a version removes the rest, counts it and fails")
+{
+    aw_writer *writer = writer_keeping(5);
+    size_t removed = 99;
+    char *live;
+    aw_error err;
+
+    for (int i = 0; i < 5; i++) {
+        CHECK_OK(write_keeping(5, FILES(F("n", i % 2 ? "1" : "0")), NULL, &err), &err);
+        live = live_name("target");
+        if (i == 2)
+            snprintf(stuck, sizeof stuck, "%s", live);
+        free(live);
+    }
+    real_renameat = aw_sys.renameat;
+    aw_sys.renameat = no_renaming_of_one;
+    CHECK(aw_collect(writer, &removed, &err) < 0);
+    CHECK(err.code == AW_E_IO && !err.committed && removed == 3);
+    CHECK_THAT(strstr(err.detail, stuck) || strcmp(err.path, stuck) == 0, "%s: %s", err.path,
+               err.detail);
+    CHECK_CLEAN("target", FILES(F("n", "0")), 1);
+    aw_sys.renameat = real_renameat;
+    CHECK_OK(aw_collect(writer, &removed, &err), &err);
+    CHECK(removed == 1);
+    CHECK_CLEAN("target", FILES(F("n", "0")), 0);
+    aw_writer_close(writer);
+}
+
+TEST(collect_nothing_live, "collect removes nothing where nothing is live")
+{
+    aw_writer *writer = writer_keeping(1);
+    size_t removed = 99;
+    aw_error err;
+
+    disk_mkdir("target/..2026_11_22_15_04_05.1", 0755);
+    disk_symlink("..2026_11_22_15_04_06.1", "target/..data");
+    (void)aw_collect(writer, &removed, &err);
+    CHECK(disk_exists("target/..2026_11_22_15_04_05.1"));
+    aw_writer_close(writer);
+}
+
 /* ---- rollback ----------------------------------------------------------- */
 
 TEST(rollback, "rollback publishes the newest retained version again, under a greater name")

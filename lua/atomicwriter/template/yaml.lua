@@ -5,6 +5,7 @@
 -- sent from here.
 -- @module atomicwriter.template.yaml
 
+local unicode = require "atomicwriter.unicode"
 local value = require "atomicwriter.template.value"
 
 local find, lower = string.find, string.lower
@@ -57,6 +58,8 @@ function node(emit, item, parents)
     elseif kind == "table" then
         table_node(emit, item, parents)
     elseif kind == "string" then
+        -- libyaml refuses it too, but lyaml then frees what it has not allocated
+        if not unicode.is_valid(item) then error("a string is not valid UTF-8", 0) end
         local quoted = find(item, "\n") and "LITERAL" or "DOUBLE_QUOTED"
         scalar(emit, item, is_plain(item) and "PLAIN" or quoted)
     elseif kind == "number" then
