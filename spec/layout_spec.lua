@@ -331,7 +331,7 @@ describe("G10: the layout", function()
     ---- modes under a umask ---------------------------------------------------
 
     it("G8: has its modes under umask 077, and 0", function()
-        for _, umask in ipairs { "077", "000" } do
+        for _, umask in ipairs { "077", "000", "0777", "0700" } do
             local path = dir .. "/under-" .. umask
             local words = sandbox.lua(dir, function(where)
                 local w = assert(require("atomicwriter").new(where, { create = true }))
