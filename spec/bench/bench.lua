@@ -76,12 +76,13 @@ local function quantile(sorted, q)
     return sorted[low] + (sorted[high] - sorted[low]) * (at - low)
 end
 
---- Median, and half of the distance between the quartiles in percent of it.
+--- Median; half of the distance between the quartiles in percent of it; and the
+-- time that one in ten runs stays below, which other programs disturb least.
 local function summary(samples)
     table.sort(samples)
     local median = quantile(samples, 0.5)
     local spread = (quantile(samples, 0.75) - quantile(samples, 0.25)) / 2
-    return median, 100 * spread / median
+    return median, 100 * spread / median, quantile(samples, 0.1)
 end
 
 -- ---- the two sides ---------------------------------------------------------
@@ -161,9 +162,10 @@ local function measure(mode, n, directory, layout, seconds)
         if rounds % 2 == 1 then run_lua(mode, n, directory, layout, each, lua) end
     end
     local row = { mode = mode, n = n, layout = layout, runs = #lua }
-    row.floor, row.floor_spread = summary(floor)
-    row.lua, row.lua_spread = summary(lua)
+    row.floor, row.floor_spread, row.floor_quiet = summary(floor)
+    row.lua, row.lua_spread, row.lua_quiet = summary(lua)
     row.ratio = row.lua / row.floor
+    row.quiet_ratio = row.lua_quiet / row.floor_quiet
     row.target = TARGETS[mode] and TARGETS[mode][n]
     return row
 end
@@ -173,9 +175,9 @@ local function print_row(row)
     if row.target then
         verdict = ("<= %.2f %s"):format(row.target, row.ratio <= row.target and "met" or "MISSED")
     end
-    print(("  %-10s %-4s %6d %12.1f %3.0f%% %12.1f %3.0f%% %9.2f %7.2f %6d  %s"):format(
+    print(("  %-10s %-4s %6d %12.1f %3.0f%% %12.1f %3.0f%% %9.2f %7.2f %7.2f %6d  %s"):format(
         row.mode, row.layout, row.n, row.floor, row.floor_spread, row.lua, row.lua_spread,
-        row.lua / row.n, row.ratio, row.runs, verdict))
+        row.lua / row.n, row.ratio, row.quiet_ratio, row.runs, verdict))
     io.stdout:flush()
 end
 
@@ -224,8 +226,10 @@ local function json_of(rows, machine)
     for _, row in ipairs(rows) do
         lines[#lines + 1] = ('  {"fs": %q, "mode": %q, "layout": %q, "n": %d, "floor_us": %.2f, '
             .. '"floor_spread": %.3f, "lua_us": %.2f, "lua_spread": %.3f, "ratio": %.4f, '
+            .. '"quiet_ratio": %.4f, '
             .. '"runs": %d}'):format(row.fs, row.mode, row.layout, row.n, row.floor,
-                row.floor_spread / 100, row.lua, row.lua_spread / 100, row.ratio, row.runs)
+                row.floor_spread / 100, row.lua, row.lua_spread / 100, row.ratio,
+                row.quiet_ratio, row.runs)
     end
     return ('{"kernel": %q, "cpu": %q, "lua": %q, "version": %q, "durability": "none", '
         .. '"size": %d, "rows": [\n%s\n]}\n'):format(machine.kernel, machine.cpu, machine.lua,
@@ -243,14 +247,15 @@ local function main(arguments)
     print(("atomicwriter %s from %s, durability none, files of %d bytes, keep 0"):format(
         atomicwriter._VERSION, machine.lua, SIZE))
     print(("Linux %s, %s"):format(machine.kernel, machine.cpu))
-    print("microseconds, medians; +- half of the distance of the quartiles; ratio to the floor")
+    print("microseconds, medians; +- half of the distance of the quartiles; ratio to the floor;")
+    print("quiet: the ratio of what one in ten runs stays below, which others disturb least")
     for _, base in ipairs(options.dirs) do
         local made = output_of("mktemp -d " .. shell_quote(base .. "/aw-bench-XXXXXX"))
         local directory = made:match("^[^\n]+")
         local kind = file_system(directory)
         print(("\n%s (%s)"):format(base, kind))
-        print(("  %-10s %-4s %6s %12s %4s %12s %4s %9s %7s %6s  %s"):format("work", "in", "files",
-            "floor", "+-", "atomicwriter", "+-", "per file", "ratio", "runs", "wanted"))
+        print(("  %-10s %-4s %6s %12s %4s %12s %4s %9s %7s %7s %6s  %s"):format("work", "in", "files",
+            "floor", "+-", "atomicwriter", "+-", "per file", "ratio", "quiet", "runs", "wanted"))
         for _, layout in ipairs(options.layout) do
             for _, mode in ipairs(options.mode) do
                 for _, n in ipairs(options.n) do
