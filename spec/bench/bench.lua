@@ -254,8 +254,9 @@ local function main(arguments)
         local directory = made:match("^[^\n]+")
         local kind = file_system(directory)
         print(("\n%s (%s)"):format(base, kind))
-        print(("  %-10s %-4s %6s %12s %4s %12s %4s %9s %7s %7s %6s  %s"):format("work", "in", "files",
-            "floor", "+-", "atomicwriter", "+-", "per file", "ratio", "quiet", "runs", "wanted"))
+        print(("  %-10s %-4s %6s %12s %4s %12s %4s %9s %7s %7s %6s  %s"):format(
+            "work", "in", "files", "floor",
+            "+-", "atomicwriter", "+-", "per file", "ratio", "quiet", "runs", "wanted"))
         for _, layout in ipairs(options.layout) do
             for _, mode in ipairs(options.mode) do
                 for _, n in ipairs(options.n) do
