@@ -8,7 +8,8 @@ set -eu
 
 build='gcc make libc6-dev pkg-config|pkgconf lua5.4 liblua5.4-dev'
 luajit='luajit2|luajit libluajit2-5.1-dev|libluajit-5.1-dev'
-test='lua-busted lua-filesystem lua-cjson lua-yaml lua-luv lua-argparse strace util-linux procps'
+test='lua-busted lua-filesystem lua-cjson lua-yaml lua-luv lua-argparse
+      strace util-linux procps unicode-data'
 check='lua-check cppcheck clang valgrind libc6-dbg luarocks gcovr lua-ldoc git'
 
 build_programs='cc make lua5.4'

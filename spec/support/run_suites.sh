@@ -12,7 +12,8 @@
 #                                            the suites that it ran
 #
 # A count is a line "N passed, N failed[, N skipped]" or busted's summary; the
-# last one in a log holds. `total` tells suites with SUITE_RESULTS where to
+# last one in a log holds. Where it says nothing of skipped tests, the lines
+# "ok - … # skipped: …" are taken from those that passed. `total` tells suites with SUITE_RESULTS where to
 # leave theirs.
 set -u
 
@@ -20,7 +21,9 @@ limit=${TEST_TIMEOUT:-900}
 
 # Print "passed failed skipped" from the last count in the file $1.
 counts() {
-    awk '/^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$/ { found = 1; p = $1; f = $3; s = $5 + 0 }
+    awk '/^ok - .* # skipped: / { marked++ }
+         /^[0-9]+ passed, [0-9]+ failed$/ { found = 1; p = $1 - marked; f = $3; s = marked + 0 }
+         /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { found = 1; p = $1; f = $3; s = $5 }
          /^[0-9]+ success(es)? \/ [0-9]+ failures? \/ [0-9]+ errors? \/ [0-9]+ pending/ {
              found = 1; p = $1; f = $4 + $7; s = $10 }
          END { if (found) print p, f, s }' "$1"
@@ -61,6 +64,12 @@ logged() {
     timeout --foreground -k 10 "$limit" "$@" >"$log" 2>&1
 }
 
+# What was skipped and why, from the log $1.
+skips() {
+    awk '/^ok - .* # skipped: / { sub(/^ok - /, ""); sub(/ # skipped: /, " # "); print "      skipped: " $0 }
+         /^Pending -> /  { getline name; getline why; print "      skipped: " name " # " why }' "$1"
+}
+
 # Tell of a suite: $1 log, $2 label, $3 how it ended.
 report() {
     local mark=ok
@@ -69,6 +78,7 @@ report() {
         sed 's/^/    /' "$1"
     fi
     printf '%-4s  %-34s  %s  (%d s)\n' $mark "$2" "$3${reason:+: $reason}" $SECONDS
+    test "$skipped" = 0 || test $mark = FAIL || skips "$1"
     test -z "${SUITE_RESULTS:-}" || echo "$passed $failed $skipped" >>"$SUITE_RESULTS"
     test "$failed" = 0
 }
