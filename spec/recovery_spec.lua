@@ -52,12 +52,12 @@ describe("G5: a write", function()
             sandbox.mkdir(target .. "/" .. UNFINISHED .. "/d")
             sandbox.write_file(target .. "/" .. UNFINISHED .. "/d/e", "half")
         end,
-        ["an unfinished version without rights"] = function()
+        ["unfinished versions that a strict umask has left without rights"] = function()
             sandbox.mkdir(target .. "/" .. UNFINISHED)
             sandbox.mkdir(target .. "/" .. UNFINISHED .. "/d")
-            sandbox.write_file(target .. "/" .. UNFINISHED .. "/d/e", "half")
             sandbox.chmod(target .. "/" .. UNFINISHED .. "/d", "0000")
-            sandbox.chmod(target .. "/" .. UNFINISHED, "0000")
+            sandbox.mkdir(target .. "/" .. UNFINISHED .. "2")
+            sandbox.chmod(target .. "/" .. UNFINISHED .. "2", "0000")
         end,
         ["several unfinished versions"] = function()
             for i = 1, 5 do sandbox.mkdir(target .. "/..2098_01_01_00_00_00." .. i) end
