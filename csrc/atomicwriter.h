@@ -272,9 +272,9 @@ typedef struct aw_check {
  * Returns 0 and fills *RESULT (which must be AW_RESULT_INIT or cleared), or -1
  * with *RESULT untouched. Until (11) a failure undoes everything; from then on
  * it has err->committed set and undoes nothing. CHECK may be NULL. Borrows
- * PAYLOAD, which can be written again. Blocks on the lock and on the disk; a
- * signal that comes while it waits for the lock ends it with AW_E_IO and EINTR,
- * so that the caller can look at it and call again. */
+ * PAYLOAD, which can be written again. Blocks on the lock and on the disk.
+ * Signals do not end it: who must heed them sets a short lock_timeout and calls
+ * again. */
 AW_API int aw_write(aw_writer *writer, aw_payload *payload, const aw_check *check,
                     aw_result *result, aw_error *err);
 

@@ -73,8 +73,7 @@ static int wait_for_lock(int fd, int64_t deadline, aw_error *err)
             return aw_fail(err, AW_E_LOCKED, AW_NAME_LOCK, "another writer holds the lock");
         if (nap.tv_nsec > left * 1000000)
             nap.tv_nsec = (long)(left * 1000000);
-        if (aw_sys_sleep(&nap) < 0 && errno == EINTR)
-            return aw_fail_io(err, "flock", AW_NAME_LOCK);
+        (void)aw_sys_sleep(&nap); /* a signal only makes the nap shorter */
         if (nap.tv_nsec < NAP_LAST / 2)
             nap.tv_nsec *= 2;
         else

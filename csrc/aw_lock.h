@@ -25,8 +25,7 @@ int64_t aw_lock_deadline(int64_t timeout);
 
 /* Lock the target directory until DEADLINE (of that clock). Makes "..lock" if
  * need be. *FD is the lock; closing it releases it. AW_E_LOCKED once the time
- * is over, never before; AW_E_IO with EINTR when a signal comes while it waits;
- * AW_E_FOREIGN_ENTRY if "..lock" is no regular file. */
+ * is over, never before; AW_E_FOREIGN_ENTRY if "..lock" is no regular file. */
 int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err);
 
 /* A time as the kernel stamps it. */

@@ -61,10 +61,7 @@ static int sys_poll(struct pollfd *fds, unsigned count, int timeout)
 
 static int sys_sleep(const struct timespec *time)
 {
-    int failed = clock_nanosleep(CLOCK_MONOTONIC, 0, time, NULL);
-
-    errno = failed ? failed : errno;
-    return failed ? -1 : 0;
+    return clock_nanosleep(CLOCK_MONOTONIC, 0, time, NULL);
 }
 
 /* A directory that the umask has shut cannot be opened for fchmod(2), and a

@@ -118,7 +118,7 @@ static int collect(aw_txn *t, size_t *removed)
 {
     if (aw_txn_take_lock(t) < 0 || aw_txn_read_live(t) < 0)
         return -1;
-    if (t->live.name[0] == '\0') /* what is retained cannot be told from residue */
+    if (t->live.fd < 0) /* the retained ones may be all that is left */
         return 0;
     if (aw_txn_survey(t) < 0
         || aw_recover_sweep(t->target, &t->scan, &t->live, NULL, &t->result, t->err) < 0)

@@ -635,27 +635,37 @@ static int writer_new(lua_State *L)
     return 1;
 }
 
+/* A wait in the core goes on whatever signals come, and Lua's handler for ^C only
+ * leaves a hook behind. So waits are cut into slices, and the hook runs between. */
+enum { SLICE = 100 }; /* milliseconds */
+
+/* Wait for the lock until END, but no longer than a slice. */
+static void set_patience(handle *self, int64_t end)
+{
+    int64_t left = end - now_ms();
+
+    aw_writer_set_lock_timeout(self->writer, left < SLICE ? (left > 0 ? left : 0) : SLICE);
+}
+
 /* The time until which a call that begins now waits for the lock. */
 static int64_t begin_waiting(handle *self)
 {
-    aw_writer_set_lock_timeout(self->writer, self->patience);
-    return now_ms() + self->patience;
+    int64_t end = now_ms() + self->patience + (self->patience > 0); /* the clock is cut */
+
+    set_patience(self, end);
+    return end;
 }
 
-/* Whether a call that failed was only interrupted in its wait, and is to go on
- * until END. May raise, see let_hook_run(). */
+/* Whether a call that failed has only waited for a slice, and is to go on until
+ * END. May raise, see let_hook_run(). */
 static bool goes_on_waiting(lua_State *L, scratch *own, int64_t end, const aw_error *err)
 {
-    int64_t left = end - now_ms();
-    handle *self;
-
-    if (err->code != AW_E_IO || err->sys_errno != EINTR || err->committed)
+    if (err->code != AW_E_LOCKED || now_ms() >= end)
         return false;
     if (own)
         release(own);
     let_hook_run(L);
-    self = check_open(L, WRITER);
-    aw_writer_set_lock_timeout(self->writer, left > 0 ? left : 0);
+    set_patience(check_open(L, WRITER), end);
     return true;
 }
 
@@ -930,8 +940,8 @@ static int watcher_open(lua_State *L)
 static int watcher_wait(lua_State *L)
 {
     handle *self = check_open(L, WATCHER);
+    int64_t left = INT64_MAX, end = INT64_MAX;
     char version[AW_VERSION_MAX];
-    int64_t left = -1, end = 0;
     aw_error err;
     int rc;
 
@@ -939,14 +949,17 @@ static int watcher_wait(lua_State *L)
         const char *wrong = read_seconds(L, 2, &left);
 
         luaL_argcheck(L, !wrong, 2, wrong);
-        end = now_ms() + left + 1; /* the clock is cut */
+        end = now_ms() + left + (left > 0); /* the clock is cut */
     }
-    while ((rc = aw_watch_wait(self->watcher, left, version, &err)) < 0
-           && err.code == AW_E_IO && err.sys_errno == EINTR) {
+    for (;;) {
+        rc = aw_watch_wait(self->watcher, left < SLICE ? left : SLICE, version, &err);
+        left = end - now_ms();
+        if (rc > 0 || (rc == 0 && left <= 0)
+            || (rc < 0 && (err.code != AW_E_IO || err.sys_errno != EINTR)))
+            break;
         let_hook_run(L);
         self = check_open(L, WATCHER);
-        if (left >= 0)
-            left = end > now_ms() ? end - now_ms() : 0;
+        left = left > 0 ? left : 0;
     }
     if (rc < 0)
         return push_error(L, self->target, &err);

@@ -272,10 +272,10 @@ describe("a payload's entry", function()
         end)
 
         it("neither data nor source, or both", function()
-            refuses({ a = {} }, "a", "needs either data or a source")
-            refuses({ a = { mode = "0644" } }, "a", "needs either data or a source")
+            refuses({ a = {} }, "a", "needs data or a source")
+            refuses({ a = { mode = "0644" } }, "a", "needs data or a source")
             refuses({ a = { data = "", source = "/etc/passwd" } }, "a",
-                "needs either data or a source, not both")
+                "has both data and a source")
         end)
 
         it("data or source that is no string: a number is none", function()

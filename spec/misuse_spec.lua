@@ -86,6 +86,10 @@ describe("misuse raises at the caller's line:", function()
         it("a mode written in decimal, with the octal string to write instead", function()
             refuses({ default_mode = 644 },
                 [[option 'default_mode' is 644, not within 0 to 511: write "0644" for octal]])
+            for _, mode in ipairs { "0311", "0000", "0677", 0 } do
+                refuses({ dir_mode = mode },
+                    [[option 'dir_mode' must let the owner read and enter, as "0700" or "0500" do]])
+            end
             refuses({ dir_mode = 755 },
                 [[option 'dir_mode' is 755, not within 0 to 511: write "0755" for octal]])
         end)

@@ -526,12 +526,13 @@ static int meddle(void *context, const char *stage, char *reason, size_t size)
     case 5: disk_remove("z"); break;
     case 6: disk_remove("a"); disk_symlink("z", "a"); break;
     case 7: disk_remove("a"); disk_mkdir("a", 0755); break;
+    case 8: return chdir(test_dir) < 0 || rename(stage, "elsewhere") < 0;
     default: break;
     }
     return chdir(test_dir);
 }
 
-TEST(check_meddles, "G2: a check that adds, removes or replaces something in the staged tree refuses it so")
+TEST(check_meddles, "G2: a check that adds, removes or replaces something in the staged tree, or moves it, refuses it so")
 {
     aw_writer *writer;
     aw_payload *payload = payload_of(FILES(F("a", "2"), F("b/c", "3"), F("z", "4")));
@@ -540,7 +541,7 @@ TEST(check_meddles, "G2: a check that adds, removes or replaces something in the
     must_write(FILES(F("a", "1")));
     before = disk_state("target");
     writer = writer_keeping(1);
-    for (int kind = 0; kind < 8; kind++) {
+    for (int kind = 0; kind < 9; kind++) {
         const aw_check check = { meddle, &kind };
         aw_result result = AW_RESULT_INIT;
         aw_error err;
