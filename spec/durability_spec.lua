@@ -7,17 +7,19 @@ local volume = require "spec.support.volume"
 
 local FAST, FULL = { durability = "none" }, { durability = "full" }
 
+local function need_strace()
+    local ok, reason = strace.available()
+    if not ok then pending(reason) end
+end
+
 describe("A write with durability full", function()
     local dir
 
-    before_each(function()
-        dir = sandbox.memdir()
-        local ok, reason = strace.available()
-        if not ok then pending(reason) end
-    end)
+    before_each(function() dir = sandbox.memdir() end)
     after_each(function() sandbox.cleanup() end)
 
     local function trace(body, ...)
+        need_strace()
         local status, stdout, stderr, events = strace.record(dir,
             sandbox.lua(dir, body, ...))
         assert.equal(0, status, stderr)
@@ -304,14 +306,11 @@ end)
 describe("A write with durability none", function()
     local dir
 
-    before_each(function()
-        dir = sandbox.memdir()
-        local ok, reason = strace.available()
-        if not ok then pending(reason) end
-    end)
+    before_each(function() dir = sandbox.memdir() end)
     after_each(function() sandbox.cleanup() end)
 
     it("calls no sync at all, whatever it does", function()
+        need_strace()
         for _, operation in ipairs { "update", "again", "rollback" } do
             for _, before in ipairs { FAST, FULL } do
                 local target = volume.prepare(dir, operation .. before.durability, before)
@@ -324,6 +323,7 @@ describe("A write with durability none", function()
     end)
 
     it("calls no sync for many files", function()
+        need_strace()
         local _, _, stderr, events = strace.record(dir, sandbox.lua(dir, function(path)
             local writer = assert(require("atomicwriter").new(path,
                 { create = true, durability = "none" }))
