@@ -372,8 +372,8 @@ AW_API int aw_watch_open(const char *target, aw_watcher **watcher, aw_error *err
  * milliseconds (-1: for ever, 0: only look).
  * Returns 1 with the name in VERSION, 0 when the time is over, or -1:
  * AW_E_NO_TARGET when the target was removed or renamed away (told within a
- * second, and from then on); AW_E_IO with EINTR when a signal came, so that the caller can look at
- * it and call again; AW_E_FOREIGN_ENTRY as for snapshots. */
+ * second, and from then on); AW_E_IO with EINTR when a signal came, so that the
+ * caller can look at it and call again; AW_E_FOREIGN_ENTRY as for snapshots. */
 AW_API int aw_watch_wait(aw_watcher *watcher, int64_t timeout,
                          char version[AW_VERSION_MAX], aw_error *err);
 

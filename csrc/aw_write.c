@@ -72,7 +72,9 @@ const char *aw_writer_target(const aw_writer *writer)
 
 void aw_writer_set_lock_timeout(aw_writer *writer, int64_t timeout)
 {
-    writer->options.lock_timeout = timeout < 0 ? 0 : timeout < last_timeout ? timeout : last_timeout;
+    if (timeout > last_timeout)
+        timeout = last_timeout;
+    writer->options.lock_timeout = timeout > 0 ? timeout : 0;
 }
 
 void aw_writer_close(aw_writer *writer)
