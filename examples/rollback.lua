@@ -2,6 +2,10 @@
 --
 -- Usage: lua5.4 rollback.lua [TARGET]       by default a new scratch directory
 if arg[1] == "--help" then return print("usage: lua5.4 rollback.lua [TARGET]") end
+if arg[2] or (arg[1] or ""):find("^%-") then
+    io.stderr:write("usage: lua5.4 rollback.lua [TARGET]\n")
+    os.exit(2)
+end
 
 local atomicwriter = require "atomicwriter"
 

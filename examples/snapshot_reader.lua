@@ -5,6 +5,10 @@
 -- Lists what is live in TARGET, which may also be a volume that a kubelet writes. By default it
 -- makes a scratch directory, and changes it behind the reader's back.
 if arg[1] == "--help" then return print("usage: lua5.4 snapshot_reader.lua [TARGET]") end
+if arg[2] or (arg[1] or ""):find("^%-") then
+    io.stderr:write("usage: lua5.4 snapshot_reader.lua [TARGET]\n")
+    os.exit(2)
+end
 
 local atomicwriter = require "atomicwriter"
 

@@ -2,6 +2,10 @@
 --
 -- Usage: APP_PORT=9000 lua5.4 template_config.lua [TARGET]     by default a new scratch directory
 if arg[1] == "--help" then return print("usage: lua5.4 template_config.lua [TARGET]") end
+if arg[2] or (arg[1] or ""):find("^%-") then
+    io.stderr:write("usage: lua5.4 template_config.lua [TARGET]\n")
+    os.exit(2)
+end
 
 local atomicwriter = require "atomicwriter"
 local env = require "atomicwriter.env"

@@ -6,6 +6,10 @@
 -- Follows app.conf in TARGET until it is stopped. Without a TARGET there is nobody to wait for: it
 -- makes a scratch directory, publishes three versions itself and ends.
 if arg[1] == "--help" then return print("usage: lua5.4 watch.lua [TARGET]") end
+if arg[2] or (arg[1] or ""):find("^%-") then
+    io.stderr:write("usage: lua5.4 watch.lua [TARGET]\n")
+    os.exit(2)
+end
 
 local atomicwriter = require "atomicwriter"
 
