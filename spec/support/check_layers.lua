@@ -19,7 +19,7 @@ local order = {
 -- What needs no kernel, as Lua patterns. Memory is the one exception.
 local pure = {
   "^mem%a+$", "^str%a+$", "^strerror_r$", "^malloc$", "^calloc$", "^realloc$", "^reallocarray$",
-  "^free$", "^qsort$", "^bsearch$", "^v?snprintf$", "^__isoc99_v?sscanf$",
+  "^free$", "^qsort$", "^bsearch$", "^v?snprintf$", "^v?sscanf$",
   "^gmtime_r$", "^timegm$", "^abort$",
   "^pthread_mutex_%a+$", "^__errno_location$", "^__xpg_strerror_r$", "^__ctype_b_loc$",
   "^__assert_fail$", "^__stack_chk_fail$", "^_GLOBAL_OFFSET_TABLE_$",
@@ -81,7 +81,7 @@ end
 -- ---- symbols -----------------------------------------------------------
 
 local function is_pure(symbol)
-  symbol = symbol:match("^__(.+)_chk$") or symbol
+  symbol = symbol:match("^__(.+)_chk$") or symbol:match("^__isoc%d+_(.+)$") or symbol
   for _, pattern in ipairs(pure) do
     if symbol:match(pattern) then
       return true
