@@ -177,9 +177,10 @@ typedef enum aw_durability {
 
 typedef struct aw_options {
     int           default_mode;  /* of files: 0 to 0777; 0644                */
-    int           dir_mode;      /* of directories in a version and of a
-                                    created target: 0500 to 0777, the owner
-                                    can read and enter; 0755                 */
+    int           dir_mode;      /* of directories in a version: 0500 to
+                                    0777, the owner can read and enter; and of
+                                    a created target, which its owner can
+                                    always write to; 0755                    */
     int64_t       uid, gid;      /* of files without one, and of directories;
                                     AW_UNSET: what a fresh file gets         */
     unsigned      keep;          /* previous versions retained; 1            */

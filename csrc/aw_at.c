@@ -39,13 +39,18 @@ int aw_at_open_dir(int dir, const char *name)
     return aw_sys_openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 }
 
-/* Give a directory, which the umask has shut, the mode that it should have. */
+/* Give a directory, which the umask has shut, the mode that it should have; its
+ * setgid bit, which it has from its parent, stays. */
 static int open_shut_dir(int dir, const char *name)
 {
     int path = aw_sys_openat(dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0), fd = -1;
+    struct stat st;
 
-    if (path >= 0 && aw_sys_chmod_opath(path, 0700) == 0)
+    if (path >= 0 && aw_sys_fstat(path, &st) == 0
+        && aw_sys_chmod_opath(path, (st.st_mode & S_ISGID) | 0700) == 0)
         fd = aw_at_open_dir(dir, name);
+    else
+        errno = EACCES; /* without /proc, say, it stays shut */
     aw_close_fd(&path);
     return fd;
 }
@@ -61,7 +66,8 @@ int aw_at_make_dir(int dir, const char *name)
     if (fd < 0 && errno == EACCES)
         fd = open_shut_dir(dir, name);
     if (fd >= 0 && (aw_sys_fstat(fd, &st) < 0
-                    || ((st.st_mode & 0700) != 0700 && aw_sys_fchmod(fd, 0700) < 0)))
+                    || ((st.st_mode & 0700) != 0700
+                        && aw_sys_fchmod(fd, (st.st_mode & S_ISGID) | 0700) < 0)))
         aw_close_fd(&fd);
     if (fd < 0) {
         int code = errno;
@@ -444,9 +450,10 @@ int aw_at_remove_tree(int dir, const char *name, aw_error *err)
         if (r.top < 0)
             return aw_fail_io(err, "openat", name);
         rc = aw_sys_fstat(r.top, &st) < 0 ? aw_fail_io(err, "fstat", name) : 0;
-        r.device = st.st_dev;
-        if (rc == 0)
+        if (rc == 0) {
+            r.device = st.st_dev;
             rc = empty_directory(&r, r.top, 0);
+        }
         aw_close_fd(&r.top);
         if (rc < 0)
             return -1;

@@ -25,6 +25,7 @@ int aw_rules_for(int target, const aw_options *options, aw_rules *rules, aw_erro
     rules->natural_gid = aw_sys_getegid();
     rules->probed = target < 0;
     rules->locked = false;
+    rules->edited = false;
     if (target < 0)
         return 0;
     if (aw_sys_fstat(target, &st) < 0)
@@ -113,6 +114,63 @@ int aw_item_open(const aw_item *item, aw_cursor *origin, aw_error *err)
     return fd;
 }
 
+/* ---- what a writer remembers ------------------------------------------- */
+
+static uint64_t mix(uint64_t sketch, const char *bytes, size_t size)
+{
+    const uint64_t odd = 0x9e3779b97f4a7c15;
+    uint64_t word;
+
+    for (; size >= sizeof word; bytes += sizeof word, size -= sizeof word) {
+        memcpy(&word, bytes, sizeof word);
+        sketch = (sketch ^ word) * odd;
+        sketch ^= sketch >> 29;
+    }
+    word = size;
+    memcpy(&word, bytes, size);
+    sketch = (sketch ^ word ^ (uint64_t)size << 56) * odd;
+    return sketch ^ sketch >> 29;
+}
+
+/* 0 for data that is not in memory. */
+static uint64_t sketch_path(const aw_item *item)
+{
+    return item->data ? mix(1, item->path, item->length) | 1 : 0;
+}
+
+static uint64_t sketch_data(const aw_item *item)
+{
+    enum { ENOUGH = 2048 };
+
+    return mix(item->size, item->data, item->size < ENOUGH ? item->size : ENOUGH);
+}
+
+void aw_memo_set(aw_memo *memo, const aw_payload *payload, const char *version)
+{
+    uint64_t *sketches = realloc(memo->sketches, (payload->count + 1) * 2 * sizeof *sketches);
+
+    memo->version[0] = '\0';
+    if (!sketches)
+        return;
+    for (size_t i = 0; i < payload->count; i++) {
+        const aw_item *item = &payload->items[i];
+
+        sketches[2 * i] = sketch_path(item);
+        sketches[2 * i + 1] = item->data ? sketch_data(item) : 0;
+    }
+    memo->sketches = sketches;
+    memo->count = payload->count;
+    memcpy(memo->version, version, strlen(version) + 1);
+}
+
+void aw_memo_clear(aw_memo *memo)
+{
+    free(memo->sketches);
+    memo->sketches = NULL;
+    memo->count = 0;
+    memo->version[0] = '\0';
+}
+
 /* ---- one file ---------------------------------------------------------- */
 
 enum { HALF = 64 * 1024 };
@@ -123,6 +181,8 @@ typedef struct comparison {
     aw_cursor      live;
     aw_cursor      origin;
     char          *buffer;  /* two halves */
+    const aw_memo *memo;    /* or NULL */
+    struct timespec made;   /* when the live version was */
     aw_result     *result;
     aw_error      *err;
 } comparison;
@@ -205,6 +265,11 @@ static bool has_owner(const struct stat *st, const aw_wish *wanted)
     return st->st_uid == wanted->uid && st->st_gid == wanted->gid;
 }
 
+static bool is_later(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
+}
+
 /* 1, 0, or -1 with c->err filled. */
 static int same_mode_and_owner(comparison *c, const aw_item *item, int fd)
 {
@@ -217,6 +282,8 @@ static int same_mode_and_owner(comparison *c, const aw_item *item, int fd)
         probe_owner(c->target, c->rules);
         wanted = aw_wish_for_item(c->rules, item);
     }
+    if (is_later(&st.st_mtim, &c->made))
+        c->rules->edited = true;
     return S_ISREG(st.st_mode) && (st.st_mode & 07777) == wanted.mode && has_owner(&st, &wanted);
 }
 
@@ -266,7 +333,16 @@ static int tell_folder(comparison *c, const aw_node *node, const aw_folder *fold
     return tell(c, &c->result->updated, node->path, node->length);
 }
 
-static int tell_item(comparison *c, const aw_item *item, const aw_node *node,
+/* Whether item INDEX has other data than the writer wrote there last. */
+static bool surely_differs(const comparison *c, const aw_item *item, size_t index)
+{
+    const uint64_t *known = c->memo && index < c->memo->count
+                            ? &c->memo->sketches[2 * index] : NULL;
+
+    return known && item->data && known[0] == sketch_path(item) && known[1] != sketch_data(item);
+}
+
+static int tell_item(comparison *c, const aw_item *item, const aw_node *node, size_t index,
                      unsigned char *action)
 {
     int same;
@@ -275,7 +351,7 @@ static int tell_item(comparison *c, const aw_item *item, const aw_node *node,
         *action = AW_ADD;
         return tell(c, &c->result->added, item->path, item->length);
     }
-    same = node->type == AW_FILE ? same_file(c, item) : 0;
+    same = node->type == AW_FILE && !surely_differs(c, item, index) ? same_file(c, item) : 0;
     if (same < 0)
         return -1;
     if (same) {
@@ -314,7 +390,7 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
             order = aw_path_compare(item->path, item->length, node->path, node->length);
             if (order >= 0)
                 break;
-            if (tell_item(c, item, NULL, &actions[i]) < 0)
+            if (tell_item(c, item, NULL, i, &actions[i]) < 0)
                 return -1;
         }
         while (f < payload->folder_count
@@ -322,7 +398,7 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
                                   node->path, node->length) < 0)
             f++;
         if (order == 0) {
-            if (tell_item(c, &payload->items[i], node, &actions[i]) < 0)
+            if (tell_item(c, &payload->items[i], node, i, &actions[i]) < 0)
                 return -1;
             i++;
         } else if (node->type == AW_DIRECTORY && f < payload->folder_count
@@ -335,18 +411,20 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
         }
     }
     for (; i < payload->count; i++) {
-        if (tell_item(c, &payload->items[i], NULL, &actions[i]) < 0)
+        if (tell_item(c, &payload->items[i], NULL, i, &actions[i]) < 0)
             return -1;
     }
     return 0;
 }
 
 int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_rules *rules,
-               unsigned char *actions, aw_result *result, aw_error *err)
+               const aw_memo *memo, unsigned char *actions, aw_result *result, aw_error *err)
 {
     comparison c = { target, rules, AW_CURSOR_INIT(live->fd), AW_CURSOR_INIT(payload->origin),
-                     NULL, result, err };
+                     NULL, strcmp(memo->version, live->name) == 0 ? memo : NULL, { 0, 0 },
+                     result, err };
     aw_tree tree = AW_TREE_INIT;
+    struct stat st;
     int rc = -1;
 
     result->changed = live->fd < 0;
@@ -355,6 +433,12 @@ int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_ru
         aw_fail_memory(err);
         goto out;
     }
+    if (live->fd >= 0 && aw_sys_fstat(live->fd, &st) < 0) {
+        aw_fail_io(err, "fstat", live->name);
+        goto out;
+    }
+    if (live->fd >= 0)
+        c.made = st.st_ctim;
     if (live->fd >= 0 && aw_tree_read(live->fd, &tree, err) < 0)
         goto out;
     if (compare_trees(&c, payload, &tree, actions) < 0)

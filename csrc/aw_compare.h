@@ -11,6 +11,7 @@
 #include "aw_current.h"
 #include "aw_payload.h"
 
+#include <stdint.h>
 #include <sys/types.h>
 
 /* ---- what an item comes to --------------------------------------------- */
@@ -22,6 +23,8 @@ typedef struct aw_rules {
     gid_t             natural_gid;  /* target gets                           */
     bool              probed;       /* found out by making one, see below    */
     bool              locked;       /* we hold the lock, and may make names  */
+    bool              edited;       /* a kept file has been written to since
+                                       its version was made, to the same end */
 } aw_rules;
 
 /* TARGET may be -1: it will be made. The natural owner is who we are, with the
@@ -45,6 +48,22 @@ aw_wish aw_wish_for_folder(const aw_rules *rules, const aw_folder *folder);
  * what is no regular file. Returns the descriptor, or -1. */
 int aw_item_open(const aw_item *item, aw_cursor *origin, aw_error *err);
 
+/* ---- what a writer remembers ------------------------------------------- */
+
+/* Sketches of the data that a writer has written last, so that the next write
+ * knows without the disk which files change: different sketches are of different
+ * data. Equal ones say nothing, and the disk is asked. */
+typedef struct aw_memo {
+    char      version[AW_VERSION_MAX]; /* that it speaks of; "": of none     */
+    uint64_t *sketches;                /* of path and data, for each item    */
+    size_t    count;
+} aw_memo;
+
+/* Remember PAYLOAD as VERSION's; without memory for it, nothing. */
+void aw_memo_set(aw_memo *memo, const aw_payload *payload, const char *version);
+
+void aw_memo_clear(aw_memo *memo);
+
 /* ---- the difference ---------------------------------------------------- */
 
 typedef enum aw_action {
@@ -57,13 +76,14 @@ typedef enum aw_action {
 
 /* Compare PAYLOAD (sealed) with LIVE, which may be no version at all. Fills
  * ACTIONS, one for each item, and of RESULT: changed, added, updated, removed,
- * unchanged.
+ * unchanged. MEMO is of the payload that LIVE was made from, or of another, and
+ * then not believed.
  *
  * Where an owner that nobody asked for seems to differ, the guess in RULES is
  * checked once against a file made in TARGET, unnamed if possible: a mount may map owners
  * (NFS root_squash) or give new files the directory's group (grpid). */
 int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_rules *rules,
-               unsigned char *actions, aw_result *result, aw_error *err);
+               const aw_memo *memo, unsigned char *actions, aw_result *result, aw_error *err);
 
 /* Refuse, with AW_E_CHECK_FAILED, a staged tree to which a check has added names
  * or from which it has taken some. Does not look into files. */

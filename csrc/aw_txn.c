@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void aw_txn_begin(aw_txn *t, const aw_writer *writer, aw_payload *payload, aw_error *err)
+void aw_txn_begin(aw_txn *t, aw_writer *writer, aw_payload *payload, aw_error *err)
 {
     static const aw_txn blank = { 0 };
     static const aw_live no_live = AW_LIVE_INIT;
@@ -75,7 +75,7 @@ static int make_target(aw_txn *t)
     if (aw_rules_for(-1, &t->writer->options, &rules, t->err) < 0)
         return -1;
     wish = aw_wish_for_folder(&rules, &plain);
-    if (aw_sys_fchmod(t->target, wish.mode) < 0)
+    if (aw_sys_fchmod(t->target, wish.mode | 0300) < 0)
         return aw_fail_io(t->err, "fchmod", path);
     if (aw_sys_fchown(t->target, wish.chown_uid, wish.chown_gid) < 0)
         return aw_fail_io(t->err, "fchown", path);

@@ -18,10 +18,11 @@
 struct aw_writer {
     char      *target;   /* absolute                                         */
     aw_options options;
+    aw_memo    memo;     /* of the last write                                */
 };
 
 typedef struct aw_txn {
-    const aw_writer *writer;
+    aw_writer       *writer;
     aw_payload      *payload;
     const aw_check  *check;
     int              target;
@@ -50,7 +51,7 @@ typedef struct aw_txn {
     aw_error        *err;
 } aw_txn;
 
-void aw_txn_begin(aw_txn *t, const aw_writer *writer, aw_payload *payload, aw_error *err);
+void aw_txn_begin(aw_txn *t, aw_writer *writer, aw_payload *payload, aw_error *err);
 
 bool aw_txn_is_durable(const aw_txn *t);
 

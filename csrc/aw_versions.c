@@ -114,7 +114,7 @@ static int tell_warning(const aw_result *result, aw_error *err)
     return aw_fail(err, AW_E_IO, NULL, "%s", result->warnings.items[0]);
 }
 
-static int collect(aw_txn *t, size_t *removed)
+static int collect(aw_txn *t, size_t *removed, bool *pruned)
 {
     if (aw_txn_take_lock(t) < 0 || aw_txn_read_live(t) < 0)
         return -1;
@@ -125,19 +125,21 @@ static int collect(aw_txn *t, size_t *removed)
         return -1;
     *removed = aw_recover_prune(t->target, &t->scan, t->live.name, 0, SIZE_MAX,
                                 aw_txn_is_durable(t), &t->result);
+    *pruned = true;
     return tell_warning(&t->result, t->err);
 }
 
 int aw_collect(aw_writer *writer, size_t *removed, aw_error *err)
 {
     aw_result unused = AW_RESULT_INIT;
+    bool pruned = false;
     size_t count = 0;
     aw_txn t;
     int rc;
 
     aw_txn_begin(&t, writer, NULL, err);
-    rc = collect(&t, &count);
-    if (rc == 0 || t.result.warnings.count > 0)
+    rc = collect(&t, &count, &pruned);
+    if (rc == 0 || pruned)
         *removed = count;
     return aw_txn_finish(&t, rc, &unused);
 }

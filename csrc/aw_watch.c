@@ -91,8 +91,10 @@ static int identify(aw_watcher *watcher, aw_error *err)
     if (target < 0)
         return -1;
     rc = aw_sys_fstat(target, &st) < 0 ? aw_fail_io(err, "fstat", watcher->path) : 0;
-    watcher->device = st.st_dev;
-    watcher->inode = st.st_ino;
+    if (rc == 0) {
+        watcher->device = st.st_dev;
+        watcher->inode = st.st_ino;
+    }
     aw_close_fd(&target);
     return rc;
 }

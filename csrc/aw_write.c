@@ -81,6 +81,7 @@ void aw_writer_close(aw_writer *writer)
 {
     if (!writer)
         return;
+    aw_memo_clear(&writer->memo);
     free(writer->target);
     free(writer);
 }
@@ -121,8 +122,12 @@ static int plan(aw_txn *t)
     t->actions = calloc(t->payload->count + 1, 1);
     if (!t->actions)
         return aw_fail_memory(t->err);
-    return aw_compare(t->target, &t->live, t->payload, &t->rules, t->actions, &t->result,
-                      t->err);
+    if (aw_compare(t->target, &t->live, t->payload, &t->rules, &t->writer->memo, t->actions,
+                   &t->result, t->err) < 0)
+        return -1;
+    if (t->rules.edited) /* by somebody who may not have synced it */
+        t->note.durable = false;
+    return 0;
 }
 
 /* ---- (6) (7) (8) (9) --------------------------------------------------- */
@@ -134,8 +139,11 @@ static int make_version(aw_txn *t)
     return aw_stage_make(&t->stage, t->target, t->newest, t->err);
 }
 
+/* What is remembered now, while the data may be read, holds once the version is
+ * live, and for no other. */
 static int fill_version(aw_txn *t)
 {
+    aw_memo_set(&t->writer->memo, t->payload, t->stage.name);
     return aw_stage_fill(&t->stage, t->payload, t->live.fd, &t->rules, t->actions, &t->result,
                          t->err);
 }
@@ -271,7 +279,7 @@ static void tidy(aw_txn *t)
  * known to be synced, and for a version that is not. */
 static int vouch_for_live(aw_txn *t)
 {
-    if (!aw_txn_is_durable(t) || t->untouched)
+    if (!aw_txn_is_durable(t) || (t->untouched && t->note.durable))
         return 0;
     if (!t->note.durable
         && (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), t->err) < 0
@@ -290,7 +298,7 @@ static int confirm_live(aw_txn *t)
     if (name_result(t, t->live.name, NULL) < 0)
         return -1;
     if (t->untouched)
-        return 0;
+        return vouch_for_live(t);
     if (aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0 || vouch_for_live(t) < 0)
         return -1;
     aw_txn_note_clean(t, t->scan.version_count - 1 - prune(t, t->live.name));

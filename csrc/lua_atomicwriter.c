@@ -289,7 +289,7 @@ static const char *read_dir_mode(lua_State *L, int index, void *out)
     const char *wrong = read_mode(L, index, out);
 
     if (!wrong && (*(int *)out & 0500) != 0500)
-        wrong = "must let the owner read and enter, as \"0700\" or \"0500\" do";
+        wrong = "must let the owner read and enter, as \"0700\" or \"0755\" do";
     return wrong;
 }
 
@@ -637,7 +637,7 @@ static int writer_new(lua_State *L)
 
 /* A wait in the core goes on whatever signals come, and Lua's handler for ^C only
  * leaves a hook behind. So waits are cut into slices, and the hook runs between. */
-enum { SLICE = 100 }; /* milliseconds */
+enum { SLICE = 100, WATCH_SLICE = 1000 }; /* milliseconds */
 
 /* Wait for the lock until END, but no longer than a slice. */
 static void set_patience(handle *self, int64_t end)
@@ -952,7 +952,7 @@ static int watcher_wait(lua_State *L)
         end = now_ms() + left + (left > 0); /* the clock is cut */
     }
     for (;;) {
-        rc = aw_watch_wait(self->watcher, left < SLICE ? left : SLICE, version, &err);
+        rc = aw_watch_wait(self->watcher, left < WATCH_SLICE ? left : WATCH_SLICE, version, &err);
         left = end - now_ms();
         if (rc > 0 || (rc == 0 && left <= 0)
             || (rc < 0 && (err.code != AW_E_IO || err.sys_errno != EINTR)))

@@ -88,7 +88,7 @@ describe("misuse raises at the caller's line:", function()
                 [[option 'default_mode' is 644, not within 0 to 511: write "0644" for octal]])
             for _, mode in ipairs { "0311", "0000", "0677", 0 } do
                 refuses({ dir_mode = mode },
-                    [[option 'dir_mode' must let the owner read and enter, as "0700" or "0500" do]])
+                    [[option 'dir_mode' must let the owner read and enter, as "0700" or "0755" do]])
             end
             refuses({ dir_mode = 755 },
                 [[option 'dir_mode' is 755, not within 0 to 511: write "0755" for octal]])

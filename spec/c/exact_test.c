@@ -170,6 +170,23 @@ TEST(setgid_target, "G8: below a setgid target a fresh file's group is what is c
     aw_result_clear(&result);
 }
 
+TEST(setgid_and_umask, "G8: so it is under a umask that takes the owner its own rights")
+{
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+    struct stat st;
+
+    need_root();
+    disk_mkdir("target", 0755);
+    CHECK(chown("target", 0, 777) == 0 && chmod("target", 02755) == 0);
+    umask(0777);
+    must_write(FILES(F("a", "1"), F("b/c", "2")));
+    CHECK(stat("target/b/c", &st) == 0 && st.st_gid == 777);
+    CHECK_OK(write_keeping(1, FILES(F("a", "1"), F("b/c", "2")), &result, &err), &err);
+    CHECK(!result.changed);
+    aw_result_clear(&result);
+}
+
 /* Change something behind the library's back; the same payload must mend it. */
 static void check_mends(const file *files, const char *updated, const char *removed,
                         const char *added)

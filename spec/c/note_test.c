@@ -265,3 +265,45 @@ TEST(vouches_once, "G4: a durable no-op syncs what was written without durabilit
     CHECK(durable_syncs() == 2 + 2 + 2); /* files, directories, target and its parent */
     CHECK(durable_syncs() == 0);
 }
+
+TEST(edited_in_place, "G4: a kept file that somebody has written to is synced by a durable write")
+{
+    publish(1, files);
+    let_the_clock_tick();
+    CHECK(durable_syncs() > 0);
+    CHECK(durable_syncs() == 0);
+    disk_write("target/app.conf", "listen = 8080\n", 0644); /* in place, to the same end */
+    CHECK(durable_syncs() >= 2 + 2);
+}
+
+/* ---- what an open writer remembers -------------------------------------- */
+
+static void write_open(aw_writer *writer, const file *payload, bool changed)
+{
+    aw_payload *set = payload_of(payload);
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+
+    CHECK_OK(aw_write(writer, set, NULL, &result, &err), &err);
+    CHECK_THAT(result.changed == changed, "changed is %d", result.changed);
+    aw_result_clear(&result);
+    aw_payload_free(set);
+    CHECK_CLEAN("target", payload, 1);
+}
+
+TEST(remembers, "G8: what an open writer remembers of its data hides no drift from it")
+{
+    const file *other = FILES(F("app.conf", "listen = 9090\n"), F("tls/key", "secret\n"));
+    aw_writer *writer = writer_keeping(1);
+
+    write_open(writer, files, true);
+    disk_write("target/app.conf", "listen = 6666\n", 0644);
+    write_open(writer, files, true);
+    disk_write("target/app.conf", "listen = 9090\n", 0644); /* what is to be written next */
+    write_open(writer, other, true);
+    disk_write("target/tls/key", "stolen\n", 0644);
+    write_open(writer, other, true);
+    publish(1, files); /* another writer */
+    write_open(writer, files, false);
+    aw_writer_close(writer);
+}
