@@ -150,6 +150,7 @@ void aw_memo_set(aw_memo *memo, const aw_payload *payload, const char *version)
     uint64_t *sketches = realloc(memo->sketches, (payload->count + 1) * 2 * sizeof *sketches);
 
     memo->version[0] = '\0';
+    memo->listed = false;
     if (!sketches)
         return;
     for (size_t i = 0; i < payload->count; i++) {
@@ -393,7 +394,7 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
             if (tell_item(c, item, NULL, i, &actions[i]) < 0)
                 return -1;
         }
-        while (f < payload->folder_count
+        while (node->type == AW_DIRECTORY && f < payload->folder_count
                && aw_path_compare(payload->folders[f].path, payload->folders[f].length,
                                   node->path, node->length) < 0)
             f++;
@@ -417,13 +418,81 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
     return 0;
 }
 
+/* Sketch the directories that PAYLOAD says. False when one cannot be seen, or
+ * may change without showing it. */
+static bool sketch_folders(comparison *c, const aw_payload *payload, uint64_t *sketch)
+{
+    *sketch = 0;
+    for (size_t i = 0; i < payload->folder_count; i++) {
+        const aw_folder *folder = &payload->folders[i];
+        aw_stamp stamp;
+        struct stat st;
+
+        if (aw_cursor_enter(&c->live, folder->path, folder->length) < 0
+            || aw_sys_fstat(c->live.dir, &st) < 0)
+            return false;
+        stamp = aw_stamp_of(&st);
+        if (!aw_stamp_is_settled(&stamp))
+            return false;
+        *sketch = mix(*sketch, (const char *)&st.st_ino, sizeof st.st_ino);
+        *sketch = mix(*sketch, (const char *)&stamp.sec, sizeof stamp.sec);
+        *sketch = mix(*sketch, (const char *)&stamp.nsec, sizeof stamp.nsec);
+    }
+    return true;
+}
+
+static bool has_paths_of(const aw_payload *payload, const aw_memo *memo)
+{
+    bool same = payload->count == memo->count;
+
+    for (size_t i = 0; same && i < payload->count; i++)
+        same = payload->items[i].data && sketch_path(&payload->items[i]) == memo->sketches[2 * i];
+    return same;
+}
+
+/* When every file is known to be there, and nothing else. */
+static int compare_files(comparison *c, const aw_payload *payload, unsigned char *actions)
+{
+    static const aw_node file = { .type = AW_FILE };
+
+    for (size_t i = 0; i < payload->count; i++) {
+        if (tell_item(c, &payload->items[i], &file, i, &actions[i]) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int compare_with_live(comparison *c, const aw_live *live, const aw_payload *payload,
+                             aw_memo *memo, unsigned char *actions)
+{
+    aw_tree tree = AW_TREE_INIT;
+    uint64_t folders = 0;
+    bool settled = c->memo && sketch_folders(c, payload, &folders); /* before they are listed */
+    int rc;
+
+    if (settled && memo->listed && memo->folders == folders
+        && has_paths_of(payload, memo))
+        return compare_files(c, payload, actions);
+    rc = aw_tree_read(live->fd, &tree, c->err);
+    if (rc == 0)
+        rc = compare_trees(c, payload, &tree, actions);
+    aw_tree_clear(&tree);
+    if (rc == 0 && !c->result->changed && payload->origin < 0) {
+        if (!c->memo)
+            aw_memo_set(memo, payload, live->name);
+        memo->listed = settled && memo->version[0] != '\0' && has_paths_of(payload, memo);
+        memo->folders = folders;
+    }
+    return rc;
+}
+
 int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_rules *rules,
-               const aw_memo *memo, unsigned char *actions, aw_result *result, aw_error *err)
+               aw_memo *memo, unsigned char *actions, aw_result *result, aw_error *err)
 {
     comparison c = { target, rules, AW_CURSOR_INIT(live->fd), AW_CURSOR_INIT(payload->origin),
                      NULL, strcmp(memo->version, live->name) == 0 ? memo : NULL, { 0, 0 },
                      result, err };
-    aw_tree tree = AW_TREE_INIT;
+    const aw_tree nothing = AW_TREE_INIT;
     struct stat st;
     int rc = -1;
 
@@ -431,24 +500,17 @@ int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_ru
     c.buffer = malloc(2 * (size_t)HALF);
     if (!c.buffer) {
         aw_fail_memory(err);
-        goto out;
-    }
-    if (live->fd >= 0 && aw_sys_fstat(live->fd, &st) < 0) {
+    } else if (live->fd < 0) {
+        rc = compare_trees(&c, payload, &nothing, actions);
+    } else if (aw_sys_fstat(live->fd, &st) < 0) {
         aw_fail_io(err, "fstat", live->name);
-        goto out;
-    }
-    if (live->fd >= 0)
+    } else {
         c.made = st.st_ctim;
-    if (live->fd >= 0 && aw_tree_read(live->fd, &tree, err) < 0)
-        goto out;
-    if (compare_trees(&c, payload, &tree, actions) < 0)
-        goto out;
+        rc = compare_with_live(&c, live, payload, memo, actions);
+    }
     aw_list_sort(&result->added);
     aw_list_sort(&result->updated);
     aw_list_sort(&result->removed);
-    rc = 0;
-out:
-    aw_tree_clear(&tree);
     aw_cursor_close(&c.live);
     aw_cursor_close(&c.origin);
     free(c.buffer);

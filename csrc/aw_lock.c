@@ -119,6 +119,26 @@ int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err)
                    "it is replaced again and again, and writers never do that");
 }
 
+/* ---- stamps ------------------------------------------------------------ */
+
+aw_stamp aw_stamp_of(const struct stat *st)
+{
+    return (aw_stamp) { st->st_ctim.tv_sec, st->st_ctim.tv_nsec };
+}
+
+bool aw_stamp_is_settled(const aw_stamp *stamp)
+{
+    const int64_t second = 1000000000;
+    const int64_t tick = stamp->nsec != 0 ? second / 50 : 2 * second + second / 10;
+    struct timespec now;
+
+    if (aw_sys_clock_gettime(CLOCK_REALTIME, &now) < 0)
+        return false;
+    if (now.tv_sec - stamp->sec > 3600) /* so that the next line has no overflow */
+        return true;
+    return (now.tv_sec - stamp->sec) * second + (now.tv_nsec - stamp->nsec) > tick;
+}
+
 /* ---- the note ---------------------------------------------------------- */
 
 /* One line of a fixed length, so that a shorter one leaves no rest. */

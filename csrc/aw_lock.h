@@ -17,6 +17,8 @@
 
 #include "atomicwriter.h"
 
+#include <sys/stat.h>
+
 /* Now, in whole milliseconds of a clock that never steps. */
 int64_t aw_lock_clock(void);
 
@@ -33,6 +35,15 @@ typedef struct aw_stamp {
     int64_t sec;
     long    nsec;
 } aw_stamp;
+
+/* The ctime in ST. */
+aw_stamp aw_stamp_of(const struct stat *st);
+
+/* Whether a change from now on gives another stamp than STAMP. The kernel stamps
+ * with a clock that ticks: two changes within a tick have the same ctime. Where
+ * it has no nanoseconds at all, ticks may last two seconds. Multigrain stamps
+ * (Linux 6.13) do not help: an unlink on tmpfs has none. */
+bool aw_stamp_is_settled(const aw_stamp *stamp);
 
 typedef struct aw_note {
     char     version[AW_VERSION_MAX]; /* that it speaks of; "": there is none */

@@ -52,9 +52,12 @@ int aw_path_clean(const char *path, size_t length, char *clean, size_t *clean_le
 
 int aw_path_compare(const char *a, size_t a_length, const char *b, size_t b_length)
 {
-    size_t shorter = a_length < b_length ? a_length : b_length;
+    enum { STEP = 8 };
+    size_t shorter = a_length < b_length ? a_length : b_length, i = 0;
 
-    for (size_t i = 0; i < shorter; i++) {
+    while (i + STEP <= shorter && memcmp(a + i, b + i, STEP) == 0)
+        i += STEP;
+    for (; i < shorter; i++) {
         unsigned char x = (unsigned char)a[i], y = (unsigned char)b[i];
 
         if (x == y)

@@ -158,30 +158,9 @@ static void find_newest(aw_txn *t)
         keep_newest(t, t->scan.retired[i], strlen(t->scan.retired[i]) - suffix);
 }
 
-/* The kernel stamps with a clock that ticks: two changes within a tick have the
- * same ctime. Where it has no nanoseconds at all, ticks may last two seconds.
- * Multigrain stamps (Linux 6.13) do not help: an unlink on tmpfs has none. */
-static bool later_changes_show(const aw_stamp *stamp)
-{
-    const int64_t second = 1000000000;
-    const int64_t tick = stamp->nsec != 0 ? second / 50 : 2 * second + second / 10;
-    struct timespec now;
-
-    if (aw_sys_clock_gettime(CLOCK_REALTIME, &now) < 0)
-        return false;
-    if (now.tv_sec - stamp->sec > 3600) /* so that the next line has no overflow */
-        return true;
-    return (now.tv_sec - stamp->sec) * second + (now.tv_nsec - stamp->nsec) > tick;
-}
-
 static bool same_stamp(const aw_stamp *a, const aw_stamp *b)
 {
     return a->sec == b->sec && a->nsec == b->nsec;
-}
-
-static aw_stamp stamp_of(const struct stat *st)
-{
-    return (aw_stamp) { st->st_ctim.tv_sec, st->st_ctim.tv_nsec };
 }
 
 int aw_txn_survey(aw_txn *t)
@@ -190,8 +169,8 @@ int aw_txn_survey(aw_txn *t)
 
     if (aw_sys_fstat(t->target, &st) < 0)
         return aw_fail_io(t->err, "fstat", ".");
-    t->surveyed = stamp_of(&st);
-    t->sure = later_changes_show(&t->surveyed);
+    t->surveyed = aw_stamp_of(&st);
+    t->sure = aw_stamp_is_settled(&t->surveyed);
     if (aw_scan_target(t->target, &t->scan, t->err) < 0)
         return -1;
     find_newest(t);
@@ -202,7 +181,7 @@ static void identify(aw_note *note, const char *version, const struct stat *st)
 {
     snprintf(note->version, sizeof note->version, "%s", version);
     note->inode = (uint64_t)st->st_ino;
-    note->version_stamp = stamp_of(st);
+    note->version_stamp = aw_stamp_of(st);
 }
 
 /* Whether NOTE is about the directory FD, and nobody has changed that since. */
@@ -231,7 +210,7 @@ static void believe_note(aw_txn *t)
         t->note = none;
     if (!t->note.clean || aw_sys_fstat(t->target, &st) < 0)
         return;
-    stamp = stamp_of(&st);
+    stamp = aw_stamp_of(&st);
     t->untouched = same_stamp(&stamp, &t->note.target_stamp)
                    && t->note.retained <= t->writer->options.keep
                    && (t->note.synced || !aw_txn_is_durable(t));
@@ -288,7 +267,7 @@ void aw_txn_note_clean(aw_txn *t, size_t retained)
     if (!t->sure || retained > t->writer->options.keep || t->result.warnings.count > 0
         || aw_sys_fstat(t->target, &st) < 0)
         return;
-    stamp = stamp_of(&st);
+    stamp = aw_stamp_of(&st);
     if (!same_stamp(&stamp, &t->surveyed) || !turn_note_to(t, t->live.name, t->live.fd))
         return;
     t->note.clean = true;

@@ -307,3 +307,61 @@ TEST(remembers, "G8: what an open writer remembers of its data hides no drift fr
     write_open(writer, files, false);
     aw_writer_close(writer);
 }
+
+TEST(remembers_names, "G8: what an open writer remembers of its directories hides no drift from it")
+{
+    aw_writer *writer = writer_keeping(1);
+
+    write_open(writer, files, true);
+    for (int i = 0; i < 3; i++) {
+        let_the_clock_tick();
+        write_open(writer, files, false);
+    }
+    disk_write("target/..data/tls/stray", "", 0644);
+    write_open(writer, files, true);
+    let_the_clock_tick();
+    write_open(writer, files, false);
+    write_open(writer, files, false);
+    CHECK(unlink("target/..data/tls/key") == 0);
+    write_open(writer, files, true);
+    let_the_clock_tick();
+    write_open(writer, files, false);
+    write_open(writer, files, false);
+    CHECK(chmod("target/..data/tls", 0700) == 0);
+    write_open(writer, files, true);
+    let_the_clock_tick();
+    write_open(writer, files, false);
+    write_open(writer, FILES(F("app.conf", "listen = 8080\n")), true); /* fewer names */
+    aw_writer_close(writer);
+}
+
+static size_t listings;
+
+static ssize_t count_getdents(int fd, void *buffer, size_t size)
+{
+    listings++;
+    return real.getdents(fd, buffer, size);
+}
+
+TEST(spares_the_listing, "an open writer lists no directory that is as it left it")
+{
+    aw_writer *writer = writer_keeping(1);
+
+    write_open(writer, files, true);
+    let_the_clock_tick();
+    write_open(writer, files, false);
+    real = aw_sys;
+    listings = 0;
+    aw_sys.getdents = count_getdents;
+    {
+        aw_payload *set = payload_of(files);
+        aw_result result = AW_RESULT_INIT;
+        aw_error err;
+
+        CHECK_OK(aw_write(writer, set, NULL, &result, &err), &err);
+        aw_result_clear(&result);
+        aw_payload_free(set);
+    }
+    CHECK_THAT(listings == 0, "%zu listings", listings);
+    aw_writer_close(writer);
+}
