@@ -202,8 +202,8 @@ $(TEST_FLAVOURS:%=test-%): test-%: $(BUILD)/%/atomicwriter/core.so $(LIB).so
 # ---- checks ------------------------------------------------------------
 
 CHECKS := check-luacheck check-cppcheck check-layers check-gcc check-clang \
-          check-asan-c check-asan-lua check-valgrind-c check-valgrind-lua \
-          check-install check-rock check-demo
+          check-asan-c check-asan-lua check-asan-luajit \
+          check-valgrind-c check-valgrind-lua check-install check-rock check-demo
 
 .PHONY: check
 check: deps-check ## run lint, layers, sanitizers, valgrind and the packaging
@@ -211,7 +211,7 @@ check: deps-check ## run lint, layers, sanitizers, valgrind and the packaging
 
 .PHONY: check-lint check-asan check-valgrind
 check-lint: check-luacheck check-cppcheck ## lint Lua and C
-check-asan: check-asan-c check-asan-lua ## run the tests with AddressSanitizer and UBSan
+check-asan: check-asan-c check-asan-lua check-asan-luajit ## run the tests with AddressSanitizer and UBSan
 check-valgrind: check-valgrind-c check-valgrind-lua ## run the C tests and some specs in valgrind
 
 .PHONY: check-luacheck check-cppcheck check-layers
@@ -240,26 +240,28 @@ export UBSAN_OPTIONS := print_stacktrace=1:halt_on_error=1
 
 # lua5.4 is not instrumented, so the libraries come first by LD_PRELOAD; what
 # else the specs start may leak as it likes.
-.PHONY: check-asan-c check-asan-lua
+PRELOAD = env LD_PRELOAD='$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)'
+BINDING_SPECS := $(wildcard $(addprefix spec/,atomicwriter_spec.lua exactness_spec.lua gc_spec.lua))
+.PHONY: check-asan-c check-asan-lua check-asan-luajit
 check-asan-c:
 	+@ASAN_OPTIONS=detect_leaks=1 $(ASAN) test-c
 check-asan-lua:
-	+@ASAN_OPTIONS=detect_leaks=0 $(ASAN) test-lua$(LUA_VERSION) UNDER="env \
-	    LD_PRELOAD='$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)'"
+	+@ASAN_OPTIONS=detect_leaks=0 $(ASAN) UNDER="$(PRELOAD)" test-lua$(LUA_VERSION)
+check-asan-luajit:
+	+@ASAN_OPTIONS=detect_leaks=0 $(ASAN) UNDER="$(PRELOAD)" SPEC='$(BINDING_SPECS)' test-luajit
 
 # valgrind sees what ASan cannot, uninitialised values, but takes ten times as
 # long: of the fault runs some, of the specs those that reach every call of the
-# core. In C, leaks are for ASan: here a child killed on purpose would be one.
+# binding. In C, leaks are for ASan: here a child killed on purpose would be one.
 VALGRIND := valgrind -q --error-exitcode=99 --child-silent-after-fork=yes \
             --suppressions=spec/support/valgrind.supp
-VALGRIND_C     := $(filter-out %/fault_test,$(C_TESTS)) '$(BUILD)/spec/c/fault_test rollback'
-VALGRIND_SPECS := $(wildcard $(addprefix spec/,atomicwriter_spec.lua exactness_spec.lua gc_spec.lua))
+VALGRIND_C := $(filter-out %/fault_test,$(C_TESTS)) '$(BUILD)/spec/c/fault_test rollback'
 .PHONY: check-valgrind-c check-valgrind-lua
 check-valgrind-c:
 	@$(MAKE) VARIANT=valgrind- UNDER='$(VALGRIND)' C_RUNS="$(VALGRIND_C)" test-c
 check-valgrind-lua:
 	@$(MAKE) VARIANT=valgrind- UNDER='env GC_ROUNDS=10 $(VALGRIND) --leak-check=full' \
-	    SPEC='$(VALGRIND_SPECS)' test-lua$(LUA_VERSION)
+	    SPEC='$(BINDING_SPECS)' test-lua$(LUA_VERSION)
 
 .PHONY: check-install check-demo check-rock
 check-install: all ## install into build/stage, use it from C and Lua, uninstall
