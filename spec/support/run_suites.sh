@@ -134,7 +134,8 @@ run_each() {
 
 run_total() {
     local all_passed=0 all_failed=0 all_skipped=0 target status target_failed
-    local flags=${MAKEFLAGS%% *}
+    local flags=${MAKEFLAGS-}
+    flags=${flags%% *}
     if [[ $flags != -* && $flags == *n* ]]; then # a dry run, `make -n`
         printf 'make %s\n' "$@"
         return 0
