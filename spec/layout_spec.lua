@@ -296,10 +296,15 @@ describe("G10: the layout", function()
     end)
 
     it("leaves ..data, every inode and every time alone when nothing differs", function()
+        -- but for the note in ..lock: it says so, once a tick of the kernel's clock has passed
+        local function look()
+            return (sandbox.listing(target):gsub('("%.%.lock" .- )mtime=%S+ %b""', "%1", 1))
+        end
         shows { a = "1", ["b/c"] = "2" }
-        local before = sandbox.listing(target)
+        local before = look()
+        sandbox.sleep(0.05)
         assert.is_false(shows({ a = "1", ["b/c"] = "2" }).changed)
-        assert.equal(before, sandbox.listing(target))
+        assert.equal(before, look())
     end)
 
     it("is foretold by plan, which touches nothing", function()
