@@ -1,0 +1,516 @@
+--- Child processes, signals and waiting, on the event loop of luv.
+--
+-- What luv calls back only sets fields and sends signals. Whoever waits looks at those fields, so
+-- nothing runs inside a callback, and every function here can be called wherever Lua code runs,
+-- also from a writer's check. luv is loaded when a function is called.
+--
+-- Descriptors: the core and luv open theirs with O_CLOEXEC, so that a child gets its standard
+-- streams alone. luv gives it default signal actions and an empty signal mask.
+-- @module atomicwriter.cli.process
+
+local failure = require "atomicwriter.failure"
+
+local M = {}
+
+local OUTPUT_LIMIT = 64 * 1024 * 1024
+local GRACE = 5 -- seconds between SIGTERM and SIGKILL
+local TICK = 0.02 -- seconds between two looks at a group of processes that nobody can wait for
+
+---- the loop ------------------------------------------------------------------
+
+--- The library luv.
+-- @treturn table
+-- @raise an error of code `no_library` that names the packages, when it is not installed
+function M.uv()
+    local found, uv = pcall(require, "luv")
+    if not found then
+        error(failure.new {
+            code = "no_library",
+            message = "processes and file events need the library luv "
+                .. "(Debian: lua-luv, LuaRocks: luv)",
+        }, 0)
+    end
+    return uv
+end
+
+--- Seconds on a clock that never steps back.
+-- @treturn number
+function M.now()
+    return M.uv().hrtime() / 1e9
+end
+
+--- Run the loop until PREDICATE() holds.
+-- @tparam function predicate looks at fields and does nothing else; called between events
+-- @tparam[opt] number timeout seconds, also fractions; without it wait for ever
+-- @treturn boolean false when the time is over, or when nothing is left that could happen
+function M.wait(predicate, timeout)
+    local uv = M.uv()
+    local over = false
+    local timer
+    if timeout then
+        uv.update_time()
+        timer = uv.new_timer()
+        timer:start(math.max(0, math.ceil(timeout * 1000)), 0, function() over = true end)
+    end
+    -- One turn of the loop runs the timers, and then blocks until there is an event: whatever a
+    -- timer did has to be seen in between.
+    local before_blocking = uv.new_prepare()
+    before_blocking:start(function()
+        local fine, holds = pcall(predicate)
+        if over or holds or not fine then uv.stop() end
+    end)
+    uv.unref(before_blocking)
+    local fine, holds = pcall(predicate)
+    while fine and not holds and not over do
+        local alive = uv.run("once")
+        fine, holds = pcall(predicate)
+        if not alive then break end
+    end
+    before_blocking:close()
+    if timer then timer:close() end
+    if not fine then error(holds, 0) end
+    return holds and true or false
+end
+
+local function never() return false end
+
+---- signals by name -----------------------------------------------------------
+
+local numbers, names
+
+local function load_signals()
+    numbers, names = {}, {}
+    for name, number in pairs(M.uv().constants) do
+        if name:find("^SIG%u") then
+            numbers[name] = number
+            -- SIGIOT and SIGPOLL are second names of SIGABRT and SIGIO.
+            if name ~= "SIGIOT" and name ~= "SIGPOLL" then names[number] = name end
+        end
+    end
+end
+
+--- The number of a signal.
+-- @tparam string name `"HUP"` or `"SIGHUP"`, in small letters, too
+-- @treturn ?number nil when there is no such signal
+function M.signal_number(name)
+    if not numbers then load_signals() end
+    name = name:upper()
+    return numbers[name] or numbers["SIG" .. name]
+end
+
+local function signal_name(number)
+    if not names then load_signals() end
+    return names[number] or ("SIG%d"):format(number)
+end
+
+--- Send a signal to a process, or to the process group -PID.
+-- @tparam number pid
+-- @tparam string name `"HUP"` or `"SIGHUP"`
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] table error, which names the process
+function M.kill(pid, name)
+    local number = M.signal_number(name)
+    if not number then
+        return nil, failure.new { code = "io", message = "there is no signal " .. name }
+    end
+    local sent, text = M.uv().kill(pid, number)
+    if sent then return true end
+    return nil, failure.new {
+        code = "io",
+        op = "kill",
+        message = ("process %d cannot be signalled: %s"):format(pid, text),
+    }
+end
+
+---- signals to ourselves -------------------------------------------------------
+
+local Signals = {}
+Signals.__index = Signals
+
+local CAUGHT = { "SIGINT", "SIGTERM", "SIGHUP" }
+
+local function receive(self, name)
+    if name == "SIGHUP" then
+        self.hangups = self.hangups + 1
+    else
+        self.stop = self.stop or name
+        self.stops = self.stops + 1
+    end
+    if self.forward_to then self.forward_to(name) end
+end
+
+--- Catch SIGINT, SIGTERM and SIGHUP from now on.
+--
+-- Its fields: `stop`, nil or the name of the first signal that asked to stop; `stops`, how many
+-- such came; `hangups`, how many SIGHUP came since whoever heeds them set it to 0. They change
+-- while the loop runs: in @{wait}, @{run} and @{Signals:poll}.
+-- @treturn Signals
+function M.signals()
+    local uv = M.uv()
+    local self = setmetatable({ stops = 0, hangups = 0, handles = {} }, Signals)
+    for _, name in ipairs(CAUGHT) do
+        local handle = uv.new_signal()
+        handle:start(M.signal_number(name), function() receive(self, name) end)
+        self.handles[#self.handles + 1] = handle
+    end
+    return self
+end
+
+--- Let in what has come, without waiting.
+function Signals:poll() -- luacheck: ignore 212
+    M.uv().run("nowait")
+end
+
+--- Call FN with the name of each signal, too, as soon as it comes; nil: no longer.
+-- @tparam ?function fn may send signals, and do nothing else; it must not raise
+function Signals:forward(fn)
+    self.forward_to = fn
+end
+
+--- Let signals have their default actions again.
+function Signals:close()
+    for _, handle in ipairs(self.handles) do handle:close() end
+    if #self.handles > 0 then M.uv().run("nowait") end
+    self.handles = {}
+end
+
+--- End this process by the signal that asked it to stop, so that whoever waits for it, a shell for
+-- example, can tell.
+function Signals:die()
+    self:close()
+    M.kill(M.uv().getpid(), self.stop or "SIGTERM")
+end
+
+---- starting a child ------------------------------------------------------------
+
+local Child = {}
+Child.__index = Child
+
+local function checked_words(command)
+    local words = command
+    if type(command) == "string" then
+        words = { "/bin/sh", "-c", command }
+    elseif type(command) ~= "table" or type(command[1]) ~= "string" then
+        error("a command is a string or a list of strings", 3)
+    end
+    for _, word in ipairs(words) do
+        if type(word) ~= "string" then error("a command's words are strings", 3) end
+        if word:find("%z") then error("a command cannot hold a NUL byte", 3) end
+    end
+    return words
+end
+
+-- Our environment with EXTRA in it, as a list; nil when it is just ours.
+local function environment(uv, extra)
+    if not extra then return nil end
+    local all, list = uv.os_environ(), {}
+    for name, value in pairs(extra) do all[name] = value end
+    for name, value in pairs(all) do list[#list + 1] = name .. "=" .. value end
+    return list
+end
+
+-- A pipe rather than the socket that luv would make: /dev/stdout can be opened in the child.
+local function new_pipe(uv, ours, theirs)
+    local ends = assert(uv.pipe({}, {}))
+    local pipe = uv.new_pipe(false)
+    assert(pipe:open(ends[ours]))
+    return pipe, ends[theirs]
+end
+
+local function collect(child, limit)
+    child.chunks, child.size = {}, 0
+    child.from:read_start(function(_, data)
+        if not data or child.too_much then return end
+        child.size = child.size + #data
+        child.too_much = child.size > limit
+        child.chunks[#child.chunks + 1] = data
+    end)
+end
+
+local function close(handle)
+    if handle and not handle:is_closing() then handle:close() end
+end
+
+-- A child need not read what it is given: SIGPIPE is caught until all is written.
+local function feed(uv, child, input)
+    child.pipe_signal = uv.new_signal()
+    child.pipe_signal:start(M.signal_number("PIPE"), function() end)
+    child.to:write(input, function()
+        close(child.to)
+        close(child.pipe_signal)
+    end)
+end
+
+-- The three standard streams, and those of our descriptors that are the child's only.
+local function streams(uv, child, opts)
+    if opts.stdio == "inherit" then return { 0, 1, 2 }, {} end
+    local stdio, theirs = { nil, 2, 2 }, {}
+    if opts.input and opts.input ~= "" then
+        child.to, stdio[1] = new_pipe(uv, "write", "read")
+        theirs[#theirs + 1] = stdio[1]
+    end
+    if opts.capture then
+        child.from, stdio[2] = new_pipe(uv, "read", "write")
+        theirs[#theirs + 1] = stdio[2]
+    end
+    return stdio, theirs
+end
+
+local function cannot_start(uv, program, cwd, text)
+    local why = text:gsub("^%u+: ", "")
+    if cwd and not uv.fs_stat(cwd) then
+        return failure.new { code = "io", op = "chdir", path = cwd,
+            message = "there is no such directory to run " .. program .. " in" }
+    elseif text:find("^ENOENT") then
+        why = program:find("/", 1, true) and "there is no such program"
+            or "there is no such program in PATH"
+    end
+    return failure.new { code = "io", op = "execve", path = program,
+        message = "cannot be started: " .. why }
+end
+
+--- Start a command and do not wait for it. Most want @{run}.
+-- @param command a string for `/bin/sh -c`, or a list: a program, found in PATH, and its arguments
+-- @tparam[opt] table opts `cwd`, `env`, `input`, `capture`, `limit` as for @{run}; `stdio`:
+--  `"inherit"` for our three standard streams
+-- @treturn[1] Child with the fields `pid`, which is its process group, too, and `status`: nil
+--  while it runs, changed while the loop runs
+-- @treturn[2] nil
+-- @treturn[2] table error, which names the program
+function M.start(command, opts)
+    opts = opts or {}
+    local words = checked_words(command)
+    local uv = M.uv()
+    local child = setmetatable({ timeout = opts.timeout }, Child)
+    local stdio, theirs = streams(uv, child, opts)
+    local handle, pid = uv.spawn(words[1], {
+        args = { (table.unpack or unpack)(words, 2) }, -- luacheck: ignore 113
+        stdio = stdio,
+        env = environment(uv, opts.env),
+        cwd = opts.cwd,
+        detached = true, -- a session of its own, so that a terminal's ^C reaches us alone
+    }, function(code, signal)
+        child.status = {
+            ok = code == 0 and signal == 0,
+            code = signal == 0 and code or 128 + signal,
+            signal = signal ~= 0 and signal_name(signal) or nil,
+        }
+    end)
+    for _, fd in ipairs(theirs) do uv.fs_close(fd) end
+    child.handle, child.pid = handle, pid
+    if not handle then
+        child:close()
+        return nil, cannot_start(uv, words[1], opts.cwd, pid)
+    end
+    if child.to then feed(uv, child, opts.input) end
+    if child.from then collect(child, opts.limit or OUTPUT_LIMIT) end
+    return child
+end
+
+--- Send a signal to the child alone.
+-- @tparam string name
+function Child:signal(name)
+    if not self.status then M.kill(self.pid, name) end
+end
+
+--- Send a signal to the child and to what it has started, as far as it stayed in its group.
+-- @tparam string name
+function Child:signal_group(name)
+    M.kill(-self.pid, name)
+end
+
+--- Whether anybody of its group is left.
+-- @treturn boolean
+function Child:has_group()
+    return M.uv().kill(-self.pid, 0) == 0
+end
+
+--- Release what we hold of it. It goes on if it still runs.
+function Child:close()
+    if self.handle then close(self.handle) end
+    close(self.to)
+    close(self.pipe_signal)
+    close(self.from)
+    M.uv().run("nowait") -- lets luv free them
+end
+
+---- waiting for a child ------------------------------------------------------------
+
+-- What has to be done about CHILD before it ends: its time is over, we are asked to stop, or it
+-- writes more than we can take.
+local function attend(child, opts)
+    local signals = opts.signals or { stops = 0 }
+    local heeded, killed = 0, false
+    local deadline = opts.timeout and M.now() + opts.timeout
+    local function something_happened()
+        return child.status or signals.stops > heeded or (child.too_much and not killed)
+    end
+    while not child.status do
+        local left = deadline and deadline - M.now()
+        local happened = M.wait(something_happened, left)
+        if child.status then
+            break
+        elseif not happened and child.timed_out then
+            child:signal_group("SIGKILL")
+            deadline = nil
+        elseif not happened then
+            child.timed_out = true
+            child:signal_group("SIGTERM")
+            deadline = M.now() + (opts.grace or GRACE)
+        elseif child.too_much or signals.stops > 1 then
+            child:signal_group("SIGKILL")
+            heeded, killed = signals.stops, true
+        else
+            if opts.on_stop == "pass" then child:signal_group(signals.stop) end
+            heeded = signals.stops
+        end
+    end
+    return deadline
+end
+
+-- End what CHILD has left in its group: whoever is there at DEADLINE is killed.
+local function end_group(child, signals, deadline)
+    while child:has_group() do
+        if M.now() >= deadline or (signals and signals.stops > 1) then
+            child:signal_group("SIGKILL")
+            return
+        end
+        M.wait(never, TICK)
+    end
+end
+
+-- All that was in the pipe when the child ended. What it has left running in the background may
+-- hold the pipe open for ever, so its end is not waited for.
+local function take_output(child)
+    local size
+    repeat
+        size = child.size
+        M.uv().run("nowait")
+    until child.size == size or child.too_much
+    return table.concat(child.chunks)
+end
+
+--- Run a command and wait for it.
+--
+-- It runs in a session and process group of its own. What it leaves in the background goes on,
+-- except after a timeout.
+-- @param command a string for `/bin/sh -c`, or a list: a program, found in PATH, and its arguments
+-- @tparam[opt] table opts
+-- @tparam[opt] string opts.cwd directory to run it in
+-- @tparam[opt] table opts.env variables added to our environment, name to value
+-- @tparam[opt] string opts.input its standard input; else that is empty
+-- @tparam[opt] boolean opts.capture its standard output goes into `output` of the status; else to
+--  our standard error
+-- @tparam[opt=67108864] number opts.limit bytes of output that are taken; more is an error
+-- @tparam[opt] number opts.timeout seconds after which its group gets SIGTERM
+-- @tparam[opt=5] number opts.grace seconds from then to SIGKILL
+-- @tparam[opt] Signals opts.signals signals that ask us to stop; the second one kills its group
+-- @tparam[opt] string opts.on_stop `"pass"`: the first of them goes to its group, too; else it is
+--  left to end by itself
+-- @treturn[1] table status: `ok`, it exited with 0; `code`, its exit status, 128 + N when it was
+--  ended by signal N; `signal`, the name of that, or nil; `timed_out`; `timeout` as given; `output`
+-- @treturn[2] nil
+-- @treturn[2] table error: it cannot be started, or wrote too much
+function M.run(command, opts)
+    opts = opts or {}
+    checked_words(command) -- misuse is the caller's
+    local child, err = M.start(command, opts)
+    if not child then return nil, err end
+    local deadline = attend(child, opts)
+    if child.timed_out and deadline then end_group(child, opts.signals, deadline) end
+    local output = opts.capture and take_output(child)
+    child:close()
+    if child.too_much then
+        return nil, failure.new { code = "io", message = ("the command wrote more than %d bytes")
+            :format(opts.limit or OUTPUT_LIMIT) }
+    end
+    local status = child.status
+    status.timed_out = child.timed_out or false
+    status.timeout = opts.timeout
+    status.output = output or nil
+    if status.timed_out then status.ok = false end
+    return status
+end
+
+--- Say in words how a command ended.
+-- @tparam table status of @{run}
+-- @treturn string to follow the command's name: `"exited with status 3"`
+function M.describe(status)
+    if status.timed_out then
+        return ("took longer than %g s and was ended"):format(status.timeout)
+    elseif status.signal then
+        return "was ended by " .. status.signal
+    end
+    return ("exited with status %d"):format(status.code)
+end
+
+---- placeholders -------------------------------------------------------------------
+
+-- How PATH is written in each state of the shell's quoting.
+local spelled = {
+    unquoted = function(path) return "'" .. path:gsub("'", "'\\''") .. "'" end,
+    single = function(path) return (path:gsub("'", "'\\''")) end,
+    double = function(path) return (path:gsub('[\\"$`]', "\\%0")) end,
+}
+
+-- Read one piece of a command at AT. STACK has the states that we are in, the innermost last.
+-- Returns the first byte after it, and whether it is a placeholder.
+local function read_piece(command, at, stack)
+    local state = stack[#stack]
+    local two = command:sub(at, at + 1)
+    local c = two:sub(1, 1)
+    if two == "{}" then return at + 2, true end
+    if state == "single" then
+        if c == "'" then stack[#stack] = nil end
+    elseif c == "\\" then
+        return at + 2
+    elseif two == "$(" then
+        stack[#stack + 1] = "unquoted"
+        return at + 2
+    elseif c == '"' then
+        stack[state == "double" and #stack or #stack + 1] = state ~= "double" and "double" or nil
+    elseif state == "double" then -- luacheck: ignore 542
+        -- the rest means nothing here
+    elseif c == "'" then
+        stack[#stack + 1] = "single"
+    elseif c == "(" then
+        stack[#stack + 1] = "unquoted"
+    elseif c == ")" and #stack > 1 then
+        stack[#stack] = nil
+    elseif c == "#" and (at == 1 or command:find("^[%s;&|(]", at - 1)) then
+        return command:find("\n", at, true) or #command + 1
+    end
+    return at + 1
+end
+
+--- Replace each `{}` of a command by a path.
+--
+-- The shell sees the path as it is, whatever bytes it has, and wherever the `{}` stands: unquoted,
+-- in `"…"`, in `'…'`, in `$(…)`. `\{}` is left for others, such as `find -exec`, and so is a `{}`
+-- in a comment. Inside backquotes only a path that needs no quoting is safe.
+-- @param command a string for `/bin/sh -c`, or a list of words, in which the path stands as it is
+-- @tparam string path
+-- @return the command, of the same type
+function M.fill(command, path)
+    if type(command) == "table" then
+        local words = {}
+        for i, word in ipairs(command) do words[i] = word:gsub("{}", (path:gsub("%%", "%%%%"))) end
+        return words
+    end
+    local plain = path:find("^[%w_/.,:=@+-]+$")
+    local out, stack, at = {}, { "unquoted" }, 1
+    while at <= #command do
+        local state = stack[#stack]
+        local after, is_placeholder = read_piece(command, at, stack)
+        if is_placeholder then
+            out[#out + 1] = plain and path or spelled[state](path)
+        else
+            out[#out + 1] = command:sub(at, after - 1)
+        end
+        at = after
+    end
+    return table.concat(out)
+end
+
+return M
