@@ -1,0 +1,60 @@
+--- Reads the files that a payload or a template is made of, so that somebody can know which.
+--
+-- Whoever wants to make the same thing again when its files change runs the making within
+-- `observe`, and is told of every file and directory right before it is read.
+-- @module atomicwriter.input
+
+local gsub = string.gsub
+
+local M = {}
+
+-- Tells the observers of all calls of `observe` that are running; nil when there are none.
+local observe_all
+
+--- Tell the observers that PATH is about to be read, or listed, by somebody else than `read`.
+-- @tparam string path of a file or directory, which need not exist
+function M.note(path)
+    if observe_all then observe_all(path) end
+end
+
+--- All of a file, told to the observers.
+-- @tparam string path
+-- @treturn[1] string
+-- @treturn[2] nil
+-- @treturn[2] string why not, without the path
+-- @treturn[2] ?number errno
+function M.read(path)
+    M.note(path)
+    local file, message, errno = io.open(path, "rb")
+    local text, read_message, read_errno
+    if file then
+        text, read_message, read_errno = file:read("*a")
+        file:close()
+    end
+    if text then return text end
+    message = gsub(message or read_message, "^.*: ", "") -- Lua puts the path in front
+    return nil, message, errno or read_errno
+end
+
+local function finish(outer, ok, ...)
+    observe_all = outer
+    if not ok then error((...), 0) end
+    return ...
+end
+
+--- Call a function, and tell OBSERVER of each file and directory that it reads.
+-- Calls may be nested: the outer observer is told too. What FN raises is raised again as it is, but
+-- its traceback ends here; whoever wants a longer one takes it within FN.
+-- @tparam function observer called with a path right before it is read
+-- @tparam function fn called with the rest of the arguments; it must not yield
+-- @return what FN returns
+function M.observe(observer, fn, ...)
+    local outer = observe_all
+    function observe_all(path)
+        if outer then outer(path) end
+        observer(path)
+    end
+    return finish(outer, pcall(fn, ...))
+end
+
+return M
