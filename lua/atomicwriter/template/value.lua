@@ -1,7 +1,7 @@
 --- How values look, the same on every Lua.
 -- @module atomicwriter.template.value
 
-local format = string.format
+local find, format = string.find, string.format
 
 local M = {}
 
@@ -39,6 +39,16 @@ function M.number_text(number)
         if tonumber(text) == number then return text end
     end
     return tostring(number)
+end
+
+--- Read a number without loss.
+-- @tparam string text a decimal number, perhaps with a sign, a fraction and an exponent
+-- @treturn[1] number
+-- @treturn[2] string TEXT, since it is a whole number of 2^53 or more, which a double may not hold
+function M.exact_number(text)
+    local number = tonumber(text)
+    if (number >= 2 ^ 53 or number <= -2 ^ 53) and not find(text, "[.eE]") then return text end
+    return number
 end
 
 --- The text of a value that has one.

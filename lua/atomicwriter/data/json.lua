@@ -1,0 +1,90 @@
+--- Reads JSON, with lua-cjson.
+-- @module atomicwriter.data.json
+
+local value = require "atomicwriter.template.value"
+
+local find, gsub, match, sub = string.find, string.gsub, string.match, string.sub
+
+-- How cjson calls the parts of a text.
+local TOKENS = {
+    T_OBJ_BEGIN = "'{'", T_OBJ_END = "'}'", T_ARR_BEGIN = "'['", T_ARR_END = "']'",
+    T_STRING = "a string", T_NUMBER = "a number", T_BOOLEAN = "a boolean", T_NULL = "null",
+    T_COLON = "':'", T_COMMA = "','", T_END = "the end of the file",
+}
+
+-- A number with neither of these is never too much for a double.
+local LONG_NUMBER, HUGE_EXPONENT = ("%d"):rep(16), "[eE]%+?%d%d%d"
+
+local function new_decoder()
+    local loaded, cjson = pcall(require, "cjson")
+    if not loaded then return nil end
+    local decoder = cjson.new()
+    decoder.decode_invalid_numbers(false) -- no NaN, no 0x10, no 007
+    return decoder
+end
+
+local function place_of(text, position)
+    local before = sub(text, 1, position - 1)
+    local _, newlines = gsub(before, "\n", "")
+    local _, characters = gsub(match(before, "[^\n]*$"), "[^\128-\191]", "")
+    return newlines + 1, characters + 1
+end
+
+-- What cjson says is about tokens and never shows the text.
+local function explain(text, message)
+    local why, position = match(message, "^(.*) at character (%d+)$")
+    if not why then return message end
+    why = gsub(gsub(why, "T_[%u_]+", TOKENS), "^Expected", "expected")
+    return why, place_of(text, tonumber(position))
+end
+
+-- TEXT, which is valid, with each whole number that no double can hold as a string; nil and the
+-- position of a number that is too large for anything.
+local function quote_long_numbers(text)
+    local out, kept, position = {}, 1, 1
+    while true do
+        local start, stop = find(text, '["%d-][%d.eE+-]*', position)
+        if not start then break end
+        if sub(text, start, start) == '"' then
+            stop = start
+            repeat
+                stop = find(text, '["\\]', stop + 1)
+                local escaped = sub(text, stop, stop) == "\\"
+                if escaped then stop = stop + 1 end
+            until not escaped
+        else
+            local number = value.exact_number(sub(text, start, stop))
+            if number == math.huge or number == -math.huge then return nil, start end
+            if type(number) == "string" then
+                out[#out + 1] = sub(text, kept, start - 1) .. '"' .. number .. '"'
+                kept = stop + 1
+            end
+        end
+        position = stop + 1
+    end
+    return table.concat(out) .. sub(text, kept)
+end
+
+local M = {}
+
+--- Decode TEXT, which is valid UTF-8.
+-- @tparam string text
+-- @return[1] the value; null is `cjson.null`
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong; it shows nothing of the text
+-- @treturn[2] ?number line
+-- @treturn[2] ?number column, in characters
+function M.decode(text)
+    local decoder = new_decoder()
+    if not decoder then
+        return nil, "JSON needs lua-cjson: install lua-cjson (Debian) or lua-cjson (LuaRocks)"
+    end
+    local ok, item = pcall(decoder.decode, text)
+    if not ok then return nil, explain(text, item) end
+    if not find(text, LONG_NUMBER) and not find(text, HUGE_EXPONENT) then return item end
+    local quoted, position = quote_long_numbers(text)
+    if not quoted then return nil, "a number is too large", place_of(text, position) end
+    return decoder.decode(quoted)
+end
+
+return M
