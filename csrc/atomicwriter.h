@@ -96,6 +96,7 @@ typedef enum aw_code {
     AW_E_FOREIGN_ENTRY,   /* something that is not ours stands in the way    */
     AW_E_LOCKED,          /* another writer held the lock until the timeout  */
     AW_E_CHECK_FAILED,    /* the caller's check refused the staged tree      */
+    AW_E_CANCELLED,       /* the caller's progress hook said stop            */
     AW_E_NOT_FOUND,       /* no such version, or no such file in it          */
     AW_E_IO               /* the system said no: see op and sys_errno        */
 } aw_code;
@@ -245,23 +246,47 @@ typedef struct aw_result {
 /* Free what RESULT holds and make it AW_RESULT_INIT again. */
 AW_API void aw_result_clear(aw_result *result);
 
+/* What a write calls while it runs. Neither function may use the writer. */
+
 /* Asked once, when the new version is complete but not yet visible.
  * STAGE is the absolute path of the staged tree. Return 0 to publish it, or
  * anything else to refuse, with a reason in REASON (SIZE bytes, zeroed).
  * The payload's data is not read any more once this is called. It must not
- * use the writer that calls it, nor write into STAGE: files that did not change
- * are shared with the live version. Names that it adds or takes away make the
- * write fail; what it does inside of files is not looked for. */
+ * write into STAGE: files that did not change are shared with the live version.
+ * Names that it adds or takes away make the write fail; what it does inside of
+ * files is not looked for. */
 typedef int (*aw_check_fn)(void *context, const char *stage, char *reason, size_t size);
 
-typedef struct aw_check {
-    aw_check_fn call;
-    void       *context;
-} aw_check;
+typedef enum aw_phase {
+    AW_COMPARING = 0, /* (5): the payload with the live version              */
+    AW_WRITING,       /* (7): files written or linked                        */
+    AW_SYNCING        /* (9): files synced; not when AW_NOT_DURABLE          */
+} aw_phase;
+
+/* How far a phase has come. */
+typedef struct aw_progress {
+    aw_phase phase;
+    size_t   files;   /* done                                                */
+    size_t   total;   /* to be done in this phase                            */
+    uint64_t bytes;   /* of file data, read or written in this phase         */
+} aw_progress;
+
+/* Told when a phase begins, at every file, and at every MiB of a large one: often,
+ * so it should be quick. Return 0 to go on, or anything else to cancel the
+ * write, with a reason in REASON as above: everything is undone, as for any
+ * failure. Not called from the swap on. */
+typedef int (*aw_progress_fn)(void *context, const aw_progress *progress, char *reason,
+                              size_t size);
+
+typedef struct aw_hooks {
+    aw_check_fn    check;    /* or NULL                                      */
+    aw_progress_fn progress; /* or NULL                                      */
+    void          *context;  /* for both                                     */
+} aw_hooks;
 
 /* Replace everything visible in the target with PAYLOAD, all or nothing.
  *
- *   (1) check the payload            (8) let CHECK look at the staged tree
+ *   (1) check the payload            (8) let the check look at the staged tree
  *   (2) open the target, lock it     (9) sync it
  *   (3) read the live version       (10) add new visible names, stage ..data_tmp,
  *   (4) sweep residue                    sync the target
@@ -272,11 +297,11 @@ typedef struct aw_check {
  *
  * Returns 0 and fills *RESULT (which must be AW_RESULT_INIT or cleared), or -1
  * with *RESULT untouched. Until (11) a failure undoes everything; from then on
- * it has err->committed set and undoes nothing. CHECK may be NULL. Borrows
+ * it has err->committed set and undoes nothing. HOOKS may be NULL. Borrows
  * PAYLOAD, which can be written again. Blocks on the lock and on the disk.
  * Signals do not end it: who must heed them sets a short lock_timeout and calls
  * again. */
-AW_API int aw_write(aw_writer *writer, aw_payload *payload, const aw_check *check,
+AW_API int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,
                     aw_result *result, aw_error *err);
 
 /* What aw_write() would do now. Takes no lock and touches nothing. */
@@ -287,8 +312,8 @@ AW_API int aw_plan(aw_writer *writer, aw_payload *payload, aw_result *result,
  * version: names only ever increase, so that whoever compares them sees a
  * change. VERSION is a name from aw_versions(), or NULL for the newest retained
  * one. AW_E_NOT_FOUND if there is none such. Otherwise as aw_write(). */
-AW_API int aw_rollback(aw_writer *writer, const char *version, aw_result *result,
-                       aw_error *err);
+AW_API int aw_rollback(aw_writer *writer, const char *version, const aw_hooks *hooks,
+                       aw_result *result, aw_error *err);
 
 /* Remove every retained version that nobody leases, whatever options.keep
  * says. *REMOVED is their number. Where nothing is live nothing is removed. What

@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- descriptors ------------------------------------------------------- */
@@ -259,59 +260,74 @@ ssize_t aw_read_all(int fd, char *buffer, size_t size)
     return (ssize_t)have;
 }
 
+static int count_copied(aw_copier *copier, size_t bytes)
+{
+    *copier->bytes += bytes;
+    return aw_meter_bytes(copier->meter, bytes, copier->err);
+}
+
 /* In the kernel, without the data passing through this process. Stops early,
  * without an error, where the kernel cannot: the offsets tell how far it came.
  * A file below /proc has a size of 0 and copies as nothing, so that only a read
  * can tell the end. */
-static int copy_in_kernel(int from, int to, uint64_t *bytes)
+static int copy_in_kernel(aw_copier *copier, int from, int to, const char *shown)
 {
-    enum { STEP = 1 << 30 };
+    enum { STEP = 4 << 20 }; /* small enough to be cancelled between two */
 
     for (;;) {
         ssize_t copied = aw_sys_copy_file_range(from, to, STEP);
 
-        if (copied > 0)
-            *bytes += (uint64_t)copied;
-        else if (copied == 0)
+        if (copied == 0)
             return 0;
-        else
-            return errno == ENOSPC || errno == EDQUOT || errno == EIO ? -1 : 0;
+        if (copied < 0)
+            return errno == ENOSPC || errno == EDQUOT || errno == EIO
+                   ? aw_fail_io(copier->err, "copy_file_range", shown) : 0;
+        if (count_copied(copier, (size_t)copied) < 0)
+            return -1;
     }
 }
 
-int aw_copy_rest(int from, int to, char *buffer, size_t size, uint64_t *bytes,
-                 const char **op)
+/* By hand, until the end of FROM; or, when it grows, until LAST bytes. */
+static int copy_by_hand(aw_copier *copier, int from, int to, uint64_t last, const char *shown)
 {
-    const uint64_t start = *bytes;
-    struct stat st;
+    enum { SIZE = 128 * 1024 };
 
-    *op = "fstat";
-    if (aw_sys_fstat(from, &st) < 0)
-        return -1;
-    if (st.st_size > 0 && aw_sys_clone_file(from, to) == 0) {
-        *op = "fstat";
-        if (aw_sys_fstat(to, &st) < 0)
-            return -1;
-        *bytes += (uint64_t)st.st_size;
-        return 0;
-    }
-    *op = "copy_file_range";
-    if (st.st_size > 0 && copy_in_kernel(from, to, bytes) < 0)
-        return -1;
+    if (!copier->buffer)
+        copier->buffer = malloc(SIZE);
+    if (!copier->buffer)
+        return aw_fail_memory(copier->err);
     for (;;) {
-        ssize_t got;
+        ssize_t got = aw_sys_read(from, copier->buffer, SIZE);
 
-        *op = "read";
-        got = aw_sys_read(from, buffer, size);
-        if (got <= 0)
-            return (int)got;
-        *op = "write";
-        if (aw_write_all(to, buffer, (size_t)got) < 0)
+        if (got < 0)
+            return aw_fail_io(copier->err, "read", shown);
+        if (got == 0)
+            return 0;
+        if (aw_write_all(to, copier->buffer, (size_t)got) < 0)
+            return aw_fail_io(copier->err, "write", shown);
+        if (count_copied(copier, (size_t)got) < 0)
             return -1;
-        *bytes += (uint64_t)got;
-        if (st.st_size > 0 && *bytes - start > (uint64_t)st.st_size)
+        if (*copier->bytes > last)
             return 0; /* it grows while we copy: for ever, perhaps */
     }
+}
+
+int aw_copy_rest(aw_copier *copier, int from, int to, const char *shown)
+{
+    uint64_t last = UINT64_MAX;
+    struct stat st;
+
+    if (aw_sys_fstat(from, &st) < 0)
+        return aw_fail_io(copier->err, "fstat", shown);
+    if (st.st_size > 0) { /* below /proc it says nothing */
+        last = *copier->bytes + (uint64_t)st.st_size;
+        if (aw_sys_clone_file(from, to) == 0)
+            return aw_sys_fstat(to, &st) < 0 ? aw_fail_io(copier->err, "fstat", shown)
+                                             : count_copied(copier, (size_t)st.st_size);
+        if (copy_in_kernel(copier, from, to, shown) < 0)
+            return -1;
+    }
+    return copy_by_hand(copier, from, to, last, shown);
 }
 
 /* ---- removal ----------------------------------------------------------- */

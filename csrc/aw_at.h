@@ -12,6 +12,7 @@
 #define AW_AT_H
 
 #include "atomicwriter.h"
+#include "aw_meter.h"
 
 #include <stdalign.h>
 #include <sys/types.h>
@@ -89,11 +90,18 @@ int aw_write_all(int fd, const char *data, size_t size);
  * with errno. */
 ssize_t aw_read_all(int fd, char *buffer, size_t size);
 
-/* Copy the rest of FROM to the end of TO: by reflink or in the kernel where
- * that works, else through BUFFER. *BYTES grows by what was copied. Stops early
- * in a file that grows meanwhile. -1 with errno, and *OP the call that failed. */
-int aw_copy_rest(int from, int to, char *buffer, size_t size, uint64_t *bytes,
-                 const char **op);
+/* What one copy after the other needs. */
+typedef struct aw_copier {
+    char     *buffer;    /* made when first needed, freed by the caller      */
+    uint64_t *bytes;     /* grows by what was copied                         */
+    aw_meter *meter;     /* is told of it                                    */
+    aw_error *err;
+} aw_copier;
+
+/* Copy the rest of FROM, which errors call SHOWN, to the end of TO: by reflink or
+ * in the kernel where that works, else through the buffer. Stops early in a file
+ * that grows meanwhile. */
+int aw_copy_rest(aw_copier *copier, int from, int to, const char *shown);
 
 /* ---- removal ----------------------------------------------------------- */
 

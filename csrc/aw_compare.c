@@ -184,6 +184,7 @@ typedef struct comparison {
     char          *buffer;  /* two halves */
     const aw_memo *memo;    /* or NULL */
     struct timespec made;   /* when the live version was */
+    aw_meter      *meter;
     aw_result     *result;
     aw_error      *err;
 } comparison;
@@ -195,14 +196,19 @@ static bool says_absent(int code)
            || code == ENXIO || code == ENAMETOOLONG;
 }
 
-/* 1 equal, 0 different, -1 with errno. */
-static int same_as_memory(const comparison *c, int fd, const char *data, size_t left)
+/* 1 equal, 0 different, -1 with c->err filled; as the next three. */
+static int same_as_memory(comparison *c, const aw_item *item, int fd)
 {
+    const char *data = item->data;
+    size_t left = item->size;
+
     for (;;) {
         size_t wanted = left < HALF ? left + 1 : HALF;
         ssize_t got = aw_sys_read(fd, c->buffer, wanted);
 
         if (got < 0)
+            return aw_fail_io(c->err, "read", item->path);
+        if (aw_meter_bytes(c->meter, (size_t)got, c->err) < 0)
             return -1;
         if ((size_t)got > left || memcmp(c->buffer, data, (size_t)got) != 0)
             return 0;
@@ -213,17 +219,16 @@ static int same_as_memory(const comparison *c, int fd, const char *data, size_t 
     }
 }
 
-/* 1 equal, 0 different, -1 with errno. */
-static int same_as_file(const comparison *c, int fd, int other)
+static int same_as_file(comparison *c, const aw_item *item, int fd, int other)
 {
     for (;;) {
         char *second = c->buffer + HALF;
-        ssize_t got = aw_read_all(fd, c->buffer, HALF), expected;
+        ssize_t got = aw_read_all(fd, c->buffer, HALF);
+        ssize_t expected = got < 0 ? -1 : aw_read_all(other, second, HALF);
 
-        if (got < 0)
-            return -1;
-        expected = aw_read_all(other, second, HALF);
         if (expected < 0)
+            return aw_fail_io(c->err, "read", item->path);
+        if (aw_meter_bytes(c->meter, (size_t)got, c->err) < 0)
             return -1;
         if (got != expected || memcmp(c->buffer, second, (size_t)got) != 0)
             return 0;
@@ -232,7 +237,6 @@ static int same_as_file(const comparison *c, int fd, int other)
     }
 }
 
-/* 1, 0, or -1 with c->err filled. */
 static int same_as_item_file(comparison *c, const aw_item *item, int fd)
 {
     int other = aw_item_open(item, &c->origin, c->err), same;
@@ -244,21 +248,15 @@ static int same_as_item_file(comparison *c, const aw_item *item, int fd)
         same = aw_fail_io(c->err, "fstat", item->path);
     else if (ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino)
         same = 1;
-    else if ((same = same_as_file(c, fd, other)) < 0)
-        aw_fail_io(c->err, "read", item->path);
+    else
+        same = same_as_file(c, item, fd, other);
     aw_close_fd(&other);
     return same;
 }
 
-/* 1, 0, or -1 with c->err filled. */
 static int same_data(comparison *c, const aw_item *item, int fd)
 {
-    int same;
-
-    if (!item->data)
-        return same_as_item_file(c, item, fd);
-    same = same_as_memory(c, fd, item->data, item->size);
-    return same < 0 ? aw_fail_io(c->err, "read", item->path) : same;
+    return item->data ? same_as_memory(c, item, fd) : same_as_item_file(c, item, fd);
 }
 
 static bool has_owner(const struct stat *st, const aw_wish *wanted)
@@ -364,6 +362,14 @@ static int tell_item(comparison *c, const aw_item *item, const aw_node *node, si
     return tell(c, &c->result->updated, item->path, item->length);
 }
 
+static int compare_item(comparison *c, const aw_item *item, const aw_node *node, size_t index,
+                        unsigned char *action)
+{
+    if (tell_item(c, item, node, index, action) < 0)
+        return -1;
+    return aw_meter_files(c->meter, 1, c->err);
+}
+
 /* A node that PAYLOAD has no item for. A directory goes without saying when
  * what lies below it is told. */
 static int tell_extra(comparison *c, const aw_tree *tree, size_t index)
@@ -391,7 +397,7 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
             order = aw_path_compare(item->path, item->length, node->path, node->length);
             if (order >= 0)
                 break;
-            if (tell_item(c, item, NULL, i, &actions[i]) < 0)
+            if (compare_item(c, item, NULL, i, &actions[i]) < 0)
                 return -1;
         }
         while (node->type == AW_DIRECTORY && f < payload->folder_count
@@ -399,7 +405,7 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
                                   node->path, node->length) < 0)
             f++;
         if (order == 0) {
-            if (tell_item(c, &payload->items[i], node, i, &actions[i]) < 0)
+            if (compare_item(c, &payload->items[i], node, i, &actions[i]) < 0)
                 return -1;
             i++;
         } else if (node->type == AW_DIRECTORY && f < payload->folder_count
@@ -412,7 +418,7 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
         }
     }
     for (; i < payload->count; i++) {
-        if (tell_item(c, &payload->items[i], NULL, i, &actions[i]) < 0)
+        if (compare_item(c, &payload->items[i], NULL, i, &actions[i]) < 0)
             return -1;
     }
     return 0;
@@ -456,7 +462,7 @@ static int compare_files(comparison *c, const aw_payload *payload, unsigned char
     static const aw_node file = { .type = AW_FILE };
 
     for (size_t i = 0; i < payload->count; i++) {
-        if (tell_item(c, &payload->items[i], &file, i, &actions[i]) < 0)
+        if (compare_item(c, &payload->items[i], &file, i, &actions[i]) < 0)
             return -1;
     }
     return 0;
@@ -487,16 +493,19 @@ static int compare_with_live(comparison *c, const aw_live *live, const aw_payloa
 }
 
 int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_rules *rules,
-               aw_memo *memo, unsigned char *actions, aw_result *result, aw_error *err)
+               aw_memo *memo, unsigned char *actions, aw_meter *meter, aw_result *result,
+               aw_error *err)
 {
     comparison c = { target, rules, AW_CURSOR_INIT(live->fd), AW_CURSOR_INIT(payload->origin),
                      NULL, strcmp(memo->version, live->name) == 0 ? memo : NULL, { 0, 0 },
-                     result, err };
+                     meter, result, err };
     const aw_tree nothing = AW_TREE_INIT;
     struct stat st;
     int rc = -1;
 
     result->changed = live->fd < 0;
+    if (aw_meter_begin(meter, AW_COMPARING, payload->count, err) < 0)
+        return -1;
     c.buffer = malloc(2 * (size_t)HALF);
     if (!c.buffer) {
         aw_fail_memory(err);

@@ -10,6 +10,7 @@
 #include "aw_at.h"
 #include "aw_current.h"
 #include "aw_lock.h"
+#include "aw_meter.h"
 #include "aw_payload.h"
 
 #include <stdint.h>
@@ -90,7 +91,8 @@ typedef enum aw_action {
  * checked once against a file made in TARGET, unnamed if possible: a mount may map owners
  * (NFS root_squash) or give new files the directory's group (grpid). */
 int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_rules *rules,
-               aw_memo *memo, unsigned char *actions, aw_result *result, aw_error *err);
+               aw_memo *memo, unsigned char *actions, aw_meter *meter, aw_result *result,
+               aw_error *err);
 
 /* Refuse, with AW_E_CHECK_FAILED, a staged tree to which a check has added names
  * or from which it has taken some. Does not look into files. */

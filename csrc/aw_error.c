@@ -14,6 +14,7 @@ static const char *const code_names[] = {
     [AW_E_FOREIGN_ENTRY] = "foreign_entry",
     [AW_E_LOCKED] = "locked",
     [AW_E_CHECK_FAILED] = "check_failed",
+    [AW_E_CANCELLED] = "cancelled",
     [AW_E_NOT_FOUND] = "not_found",
     [AW_E_IO] = "io",
 };
@@ -88,6 +89,12 @@ int aw_fail_io(aw_error *err, const char *op, const char *path)
 int aw_fail_io_at(aw_error *err, const char *op, const char *path, size_t length)
 {
     return fail(err, AW_E_IO, op, errno, path, length);
+}
+
+int aw_fail_cancelled(aw_error *err, const char *reason)
+{
+    return aw_fail(err, AW_E_CANCELLED, NULL, "cancelled%s%s", reason[0] != '\0' ? ": " : "",
+                   reason);
 }
 
 int aw_fail_memory(aw_error *err)

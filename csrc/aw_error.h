@@ -26,6 +26,9 @@ int aw_fail_io(aw_error *err, const char *op, const char *path);
 /* As aw_fail_io, for a path of LENGTH bytes. */
 int aw_fail_io_at(aw_error *err, const char *op, const char *path, size_t length);
 
+/* AW_E_CANCELLED for a REASON that the caller's hook gave; "": none. */
+int aw_fail_cancelled(aw_error *err, const char *reason);
+
 /* AW_E_IO with ENOMEM. */
 int aw_fail_memory(aw_error *err);
 

@@ -62,13 +62,12 @@ typedef struct filler {
     aw_cursor         to;
     aw_cursor         live;
     aw_cursor         origin;
-    char             *buffer;    /* for copying, made when first needed       */
+    aw_copier         copier;
     bool              writeback; /* start writing back at once, sync later    */
+    aw_meter         *meter;
     aw_result        *result;
     aw_error         *err;
 } filler;
-
-enum { COPY_BUFFER = 128 * 1024 };
 
 /* A folder's own path is no string; its last component is wanted as one. */
 static const char *folder_name(const aw_folder *folder, char name[NAME_MAX + 1])
@@ -139,29 +138,19 @@ static bool same_instant(const struct timespec *a, const struct timespec *b)
 /* Stream from a file. One that changes meanwhile may be torn: refused. */
 static int copy_contents(filler *f, const aw_item *item, int to)
 {
-    const char *shown = item->source ? item->source : item->path, *op = "fstat";
+    const char *shown = item->source ? item->source : item->path;
     int from = aw_item_open(item, &f->origin, f->err), rc;
     struct stat before, after;
 
     if (from < 0)
         return -1;
-    if (!f->buffer)
-        f->buffer = malloc(COPY_BUFFER);
-    if (!f->buffer) {
-        aw_close_fd(&from);
-        return aw_fail_memory(f->err);
-    }
-    rc = aw_sys_fstat(from, &before);
-    if (rc == 0)
-        rc = aw_copy_rest(from, to, f->buffer, COPY_BUFFER, &f->result->bytes, &op);
-    if (rc == 0) {
-        op = "fstat";
-        rc = aw_sys_fstat(from, &after);
-    }
-    if (rc < 0)
-        aw_fail_io(f->err, op, shown);
-    else if (before.st_size != after.st_size || !same_instant(&before.st_mtim, &after.st_mtim)
-             || !same_instant(&before.st_ctim, &after.st_ctim))
+    rc = aw_sys_fstat(from, &before) < 0 ? aw_fail_io(f->err, "fstat", shown)
+                                         : aw_copy_rest(&f->copier, from, to, shown);
+    if (rc == 0 && aw_sys_fstat(from, &after) < 0)
+        rc = aw_fail_io(f->err, "fstat", shown);
+    else if (rc == 0 && (before.st_size != after.st_size
+                         || !same_instant(&before.st_mtim, &after.st_mtim)
+                         || !same_instant(&before.st_ctim, &after.st_ctim)))
         rc = aw_fail(f->err, AW_E_IO, shown, "the source changed while it was copied");
     aw_close_fd(&from);
     return rc;
@@ -169,12 +158,25 @@ static int copy_contents(filler *f, const aw_item *item, int to)
 
 static int write_contents(filler *f, const aw_item *item, int fd)
 {
-    if (!item->data)
+    const size_t step = 4 << 20; /* small enough to be cancelled between two */
+    const char *data = item->data;
+    size_t left = item->size;
+
+    if (!data)
         return copy_contents(f, item, fd);
-    if (aw_write_all(fd, item->data, item->size) < 0)
-        return aw_fail_io(f->err, "write", item->path);
-    f->result->bytes += item->size;
-    return 0;
+    for (;;) {
+        size_t size = left < step ? left : step;
+
+        if (aw_write_all(fd, data, size) < 0)
+            return aw_fail_io(f->err, "write", item->path);
+        f->result->bytes += size;
+        data += size;
+        left -= size;
+        if (aw_meter_bytes(f->meter, size, f->err) < 0)
+            return -1;
+        if (left == 0)
+            return 0;
+    }
 }
 
 static int write_item(filler *f, const aw_item *item, const char *name)
@@ -233,26 +235,30 @@ static int fill_items(filler *f, unsigned char *actions)
             return -1;
         actions[i] = linked ? AW_LINKED : AW_WRITTEN;
         f->result->linked += (size_t)linked;
+        if (aw_meter_files(f->meter, 1, f->err) < 0)
+            return -1;
     }
     return 0;
 }
 
 int aw_stage_fill(aw_stage *stage, const aw_payload *payload, int live,
-                  const aw_rules *rules, unsigned char *actions, aw_result *result,
-                  aw_error *err)
+                  const aw_rules *rules, unsigned char *actions, aw_meter *meter,
+                  aw_result *result, aw_error *err)
 {
     filler f = { payload, rules, AW_CURSOR_INIT(stage->fd), AW_CURSOR_INIT(live),
-                 AW_CURSOR_INIT(payload->origin), NULL, false, result, err };
+                 AW_CURSOR_INIT(payload->origin), { NULL, &result->bytes, meter, err },
+                 false, meter, result, err };
     int rc = -1;
 
     f.writeback = rules->options->durability == AW_DURABLE
                   && payload->count - result->unchanged < SYNCFS_MIN;
-    if (make_folders(&f) == 0 && fill_items(&f, actions) == 0)
+    if (aw_meter_begin(meter, AW_WRITING, payload->count, err) == 0
+        && make_folders(&f) == 0 && fill_items(&f, actions) == 0)
         rc = finish_folders(&f);
     aw_cursor_close(&f.to);
     aw_cursor_close(&f.live);
     aw_cursor_close(&f.origin);
-    free(f.buffer);
+    free(f.copier.buffer);
     return rc;
 }
 
@@ -306,21 +312,35 @@ static int sync_folder(aw_cursor *cursor, const aw_folder *folder, aw_error *err
 
 /* 1, 0 or -1 as above. */
 static int sync_each(aw_cursor *cursor, const aw_payload *payload,
-                     const unsigned char *actions, unsigned which, aw_error *err)
+                     const unsigned char *actions, unsigned which, aw_meter *meter,
+                     aw_error *err)
 {
     int rc = 1;
 
     for (size_t i = 0; rc == 1 && i < payload->count; i++) {
         if (which & AW_BIT(actions[i]))
             rc = sync_item(cursor, &payload->items[i], err);
+        if (rc == 1 && (which & AW_BIT(actions[i])) && aw_meter_files(meter, 1, err) < 0)
+            rc = -1;
     }
-    for (size_t i = payload->folder_count; rc == 1 && i-- > 0;)
+    for (size_t i = payload->folder_count; rc == 1 && i-- > 0;) {
         rc = sync_folder(cursor, &payload->folders[i], err);
+        if (rc == 1 && aw_meter_files(meter, 0, err) < 0)
+            rc = -1;
+    }
     return rc;
 }
 
+/* All at once, and what else there is on the file system. */
+static int sync_file_system(int root, size_t count, aw_meter *meter, aw_error *err)
+{
+    if (aw_sys_syncfs(root) < 0)
+        return aw_fail_io(err, "syncfs", "");
+    return aw_meter_files(meter, count - meter->now.files, err);
+}
+
 int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *actions,
-                  unsigned which, aw_error *err)
+                  unsigned which, aw_meter *meter, aw_error *err)
 {
     aw_cursor cursor = AW_CURSOR_INIT(root);
     size_t count = 0;
@@ -328,10 +348,12 @@ int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *acti
 
     for (size_t i = 0; i < payload->count; i++)
         count += (which & AW_BIT(actions[i])) != 0;
+    if (aw_meter_begin(meter, AW_SYNCING, count, err) < 0)
+        return -1;
     if (count < SYNCFS_MIN || !may_syncfs(root))
-        rc = sync_each(&cursor, payload, actions, which, err);
+        rc = sync_each(&cursor, payload, actions, which, meter, err);
     aw_cursor_close(&cursor);
     if (rc != 0)
         return rc < 0 ? -1 : 0;
-    return aw_sys_syncfs(root) < 0 ? aw_fail_io(err, "syncfs", "") : 0;
+    return sync_file_system(root, count, meter, err);
 }

@@ -9,6 +9,7 @@
 
 #include "atomicwriter.h"
 #include "aw_compare.h"
+#include "aw_meter.h"
 #include "aw_payload.h"
 
 typedef struct aw_stage {
@@ -27,14 +28,14 @@ int aw_stage_make(aw_stage *stage, int target, const char *newest, aw_error *err
  * rest. Each action becomes AW_WRITTEN or AW_LINKED. Of RESULT fills linked and
  * bytes. */
 int aw_stage_fill(aw_stage *stage, const aw_payload *payload, int live,
-                  const aw_rules *rules, unsigned char *actions, aw_result *result,
-                  aw_error *err);
+                  const aw_rules *rules, unsigned char *actions, aw_meter *meter,
+                  aw_result *result, aw_error *err);
 
 /* (9) Make what PAYLOAD describes durable below ROOT, the stage or the live
  * version: each file whose action has a bit in WHICH, and every directory,
  * children first. */
 int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *actions,
-                  unsigned which, aw_error *err);
+                  unsigned which, aw_meter *meter, aw_error *err);
 
 #define AW_BIT(action) (1u << (action))
 

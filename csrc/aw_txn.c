@@ -15,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void aw_txn_begin(aw_txn *t, aw_writer *writer, aw_payload *payload, aw_error *err)
+void aw_txn_begin(aw_txn *t, aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,
+                  aw_error *err)
 {
     static const aw_txn blank = { 0 };
     static const aw_live no_live = AW_LIVE_INIT;
@@ -24,6 +25,8 @@ void aw_txn_begin(aw_txn *t, aw_writer *writer, aw_payload *payload, aw_error *e
     *t = blank;
     t->writer = writer;
     t->payload = payload;
+    t->hooks = hooks;
+    t->meter = (aw_meter)AW_METER_INIT(hooks);
     t->target = t->lock = t->origin = -1;
     t->live = no_live;
     t->stage = no_stage;

@@ -12,6 +12,7 @@
 #include "aw_current.h"
 #include "aw_links.h"
 #include "aw_lock.h"
+#include "aw_meter.h"
 #include "aw_payload.h"
 #include "aw_stage.h"
 
@@ -24,7 +25,8 @@ struct aw_writer {
 typedef struct aw_txn {
     aw_writer       *writer;
     aw_payload      *payload;
-    const aw_check  *check;
+    const aw_hooks  *hooks;         /* or NULL                                */
+    aw_meter         meter;
     int              target;
     int              lock;
     bool             may_create;    /* the target, if it is missing           */
@@ -51,7 +53,9 @@ typedef struct aw_txn {
     aw_error        *err;
 } aw_txn;
 
-void aw_txn_begin(aw_txn *t, aw_writer *writer, aw_payload *payload, aw_error *err);
+/* PAYLOAD is NULL where it is not the caller's; HOOKS may be. */
+void aw_txn_begin(aw_txn *t, aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,
+                  aw_error *err);
 
 bool aw_txn_is_durable(const aw_txn *t);
 

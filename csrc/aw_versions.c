@@ -91,12 +91,13 @@ static int choose_origin(aw_txn *t, const char *wanted)
     return rc;
 }
 
-int aw_rollback(aw_writer *writer, const char *version, aw_result *result, aw_error *err)
+int aw_rollback(aw_writer *writer, const char *version, const aw_hooks *hooks,
+                aw_result *result, aw_error *err)
 {
     aw_txn t;
     int rc;
 
-    aw_txn_begin(&t, writer, NULL, err);
+    aw_txn_begin(&t, writer, NULL, hooks, err);
     t.choose = choose_origin;
     t.wanted = version;
     rc = aw_txn_finish(&t, aw_publish(&t), result);
@@ -137,7 +138,7 @@ int aw_collect(aw_writer *writer, size_t *removed, aw_error *err)
     aw_txn t;
     int rc;
 
-    aw_txn_begin(&t, writer, NULL, err);
+    aw_txn_begin(&t, writer, NULL, NULL, err);
     rc = collect(&t, &count, &pruned);
     if (rc == 0 || pruned)
         *removed = count;
@@ -190,7 +191,7 @@ int aw_versions(aw_writer *writer, aw_version **versions, size_t *count, aw_erro
     for (int i = 0;; i++) {
         bool last;
 
-        aw_txn_begin(&t, writer, NULL, err);
+        aw_txn_begin(&t, writer, NULL, NULL, err);
         rc = versions_once(&t, &list, &listed);
         last = i + 1 == ATTEMPTS_MAX || !aw_txn_was_replaced(&t);
         (void)aw_txn_finish(&t, rc, &unused); /* there is nothing to undo */

@@ -123,7 +123,7 @@ static int plan(aw_txn *t)
     if (!t->actions)
         return aw_fail_memory(t->err);
     if (aw_compare(t->target, &t->live, t->payload, &t->rules, &t->writer->memo, t->actions,
-                   &t->result, t->err) < 0)
+                   &t->meter, &t->result, t->err) < 0)
         return -1;
     if (t->rules.edited) /* by somebody who may not have synced it */
         t->note.durable = false;
@@ -144,8 +144,8 @@ static int make_version(aw_txn *t)
 static int fill_version(aw_txn *t)
 {
     aw_memo_set(&t->writer->memo, t->payload, t->stage.name);
-    return aw_stage_fill(&t->stage, t->payload, t->live.fd, &t->rules, t->actions, &t->result,
-                         t->err);
+    return aw_stage_fill(&t->stage, t->payload, t->live.fd, &t->rules, t->actions, &t->meter,
+                         &t->result, t->err);
 }
 
 static int ask_check(aw_txn *t)
@@ -154,13 +154,13 @@ static int ask_check(aw_txn *t)
     size_t size = strlen(t->writer->target) + 1 + sizeof t->stage.name;
     int refused;
 
-    if (!t->check || !t->check->call)
+    if (!t->hooks || !t->hooks->check)
         return 0;
     path = malloc(size);
     if (!path)
         return aw_fail_memory(t->err);
     snprintf(path, size, "%s/%s", t->writer->target, t->stage.name);
-    refused = t->check->call(t->check->context, path, reason, sizeof reason);
+    refused = t->hooks->check(t->hooks->context, path, reason, sizeof reason);
     free(path);
     if (refused)
         return aw_fail(t->err, AW_E_CHECK_FAILED, NULL, "the check refused: %s",
@@ -180,7 +180,7 @@ static int sync_version(aw_txn *t)
         return 0;
     if (t->choose || !t->note.durable)
         which |= AW_BIT(AW_LINKED);
-    return aw_stage_sync(t->stage.fd, t->payload, t->actions, which, t->err);
+    return aw_stage_sync(t->stage.fd, t->payload, t->actions, which, &t->meter, t->err);
 }
 
 /* ---- (10) (11) (12) ---------------------------------------------------- */
@@ -282,7 +282,8 @@ static int vouch_for_live(aw_txn *t)
     if (!aw_txn_is_durable(t) || (t->untouched && t->note.durable))
         return 0;
     if (!t->note.durable
-        && (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), t->err) < 0
+        && (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), &t->meter,
+                          t->err) < 0
             || sync_parent(t) < 0))
         return -1;
     if (sync_target(t) < 0)
@@ -327,13 +328,12 @@ int aw_publish(aw_txn *t)
     return 0;
 }
 
-int aw_write(aw_writer *writer, aw_payload *payload, const aw_check *check,
+int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,
              aw_result *result, aw_error *err)
 {
     aw_txn t;
 
-    aw_txn_begin(&t, writer, payload, err);
-    t.check = check;
+    aw_txn_begin(&t, writer, payload, hooks, err);
     t.may_create = writer->options.create;
     return aw_txn_finish(&t, aw_publish(&t), result);
 }
@@ -386,7 +386,7 @@ int aw_plan(aw_writer *writer, aw_payload *payload, aw_result *result, aw_error 
     for (int i = 0;; i++) {
         int rc;
 
-        aw_txn_begin(&t, writer, payload, err);
+        aw_txn_begin(&t, writer, payload, NULL, err);
         rc = plan_once(&t);
         if (i + 1 == ATTEMPTS_MAX || !aw_txn_was_replaced(&t))
             return aw_txn_finish(&t, rc, result);

@@ -345,7 +345,8 @@ static const char *read_source(lua_State *L, int index, void *out)
     return NULL;
 }
 
-static const char *read_check(lua_State *L, int index, void *out)
+/* Only that there is one: who calls it takes it from the table. */
+static const char *read_function(lua_State *L, int index, void *out)
 {
     *(bool *)out = true;
     return lua_isfunction(L, index) ? NULL : "must be a function";
@@ -364,7 +365,16 @@ static const field writer_options[] = {
     { NULL, NULL, 0 },
 };
 
-static const field write_options[] = { { "check", read_check, 0 }, { NULL, NULL, 0 } };
+/* The functions among a call's options. */
+typedef struct wanted_hooks {
+    bool check, progress;
+} wanted_hooks;
+
+static const field write_options[] = {
+    { "check", read_function, offsetof(wanted_hooks, check) },
+    { "progress", read_function, offsetof(wanted_hooks, progress) },
+    { NULL, NULL, 0 },
+};
 
 static const field entry_fields[] = {
     { "data", read_data, 0 },
@@ -390,10 +400,46 @@ static void check_options(lua_State *L, int index, const field *fields, void *re
     lua_pop(L, 1);
 }
 
-/* The table at INDEX into OWN->payload. Allocates nothing in Lua unless it
- * fails, so no finalizer runs and the core can borrow the strings. */
-static int gather(lua_State *L, int index, scratch *own, aw_error *err)
+/* Put the data of the entry on top of the stack into the table at HELD, at COUNT.
+ * The string "data" stands next to that: to push one anew may run finalizers. */
+static void hold_data(lua_State *L, int held, int count)
 {
+    lua_pushvalue(L, lua_type(L, -1) == LUA_TTABLE ? held + 1 : -1);
+    if (lua_type(L, -2) == LUA_TTABLE)
+        lua_rawget(L, -2);
+    lua_rawseti(L, held, count);
+}
+
+static int count_entries(lua_State *L, int index)
+{
+    int count = 0;
+
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
+        count++;
+    return count;
+}
+
+/* Put at index HELD a table with room for the data of the payload at INDEX. It is
+ * measured again, because making it may run finalizers. */
+static void make_room(lua_State *L, int index, int held)
+{
+    int room;
+
+    do {
+        room = count_entries(L, index);
+        lua_createtable(L, room, 0);
+        lua_replace(L, held);
+    } while (count_entries(L, index) > room);
+}
+
+/* The table at INDEX into OWN->payload. Allocates nothing in Lua unless it
+ * fails, so no finalizer runs and the core can borrow the strings. If HELD is
+ * not 0 they are also put into the table there, so that they stay whatever a
+ * function does to the payload while it is written. */
+static int gather(lua_State *L, int index, int held, scratch *own, aw_error *err)
+{
+    int count = 0;
+
     if (aw_payload_new(&own->payload, err) < 0)
         return -1;
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
@@ -416,6 +462,8 @@ static int gather(lua_State *L, int index, scratch *own, aw_error *err)
             wrong = entry.data ? "has both data and a source" : "needs data or a source";
         if (wrong)
             return aw_fail_at(err, AW_E_INVALID_PAYLOAD, path, length, "%s", wrong);
+        if (held != 0 && entry.data)
+            hold_data(L, held, ++count);
         if (aw_payload_add(own->payload, path, length, &entry, err) < 0)
             return -1;
     }
@@ -428,11 +476,13 @@ typedef struct handle {
     aw_writer   *writer;   /* one of these three, as the kind says; */
     aw_snapshot *snapshot; /* NULL once closed                      */
     aw_watcher  *watcher;
-    bool         busy;     /* the writer runs its check             */
+    bool         busy;     /* the writer runs one of its hooks      */
     int64_t      patience; /* its lock_timeout, in milliseconds     */
     char         version[AW_VERSION_MAX]; /* of the snapshot, or "" */
     char         target[]; /* as the user wrote it                  */
 } handle;
+
+#define BUSY "writer is busy: called from its own check or progress function"
 
 static bool is_open(const handle *self)
 {
@@ -473,7 +523,7 @@ static handle *check_open(lua_State *L, const char *kind)
     handle *self = luaL_checkudata(L, 1, kind);
 
     if (self->busy)
-        luaL_error(L, "writer is busy: called from its own check");
+        luaL_error(L, BUSY);
     if (!is_open(self))
         luaL_error(L, "%s is closed", kind + sizeof PREFIX - 1);
     return self;
@@ -501,7 +551,7 @@ static int handle_close(lua_State *L)
     handle *self = check_own_kind(L);
 
     if (self->busy)
-        return luaL_error(L, "writer is busy: called from its own check");
+        return luaL_error(L, BUSY);
     close_handle(self);
     return 0;
 }
@@ -510,7 +560,7 @@ static int handle_gc(lua_State *L)
 {
     handle *self = check_own_kind(L);
 
-    if (!self->busy) /* os.exit() in a check: the core still stands on it */
+    if (!self->busy) /* os.exit() in a hook: the core still stands on it */
         close_handle(self);
     return 0;
 }
@@ -541,60 +591,26 @@ static int handle_index(lua_State *L)
     return 1;
 }
 
-/* ---- the check ---------------------------------------------------------- */
+/* ---- hooks: functions of the caller's that a write calls ----------------- */
 
-typedef struct question {
-    lua_State  *L;
-    int         ask;    /* stack index of ask(), the caller's function next to it */
-    const char *stage;
-    char       *reason;
-    size_t      size;
-    bool        agreed;
-} question;
+typedef struct hooks {
+    wanted_hooks wanted;
+    aw_hooks     core;     /* for the core; its context is this            */
+    lua_State   *L;
+    int          base;     /* stack index of what push_hooks() pushes      */
+    bool         agreed;   /* what the caller's function says, with a      */
+    char        *reason;   /* REASON of up to SIZE bytes if it is no       */
+    size_t       size;
+    const char  *stage;    /* what the check is asked about                */
+    const char  *phase;    /* what the progress function is told           */
+    aw_progress  progress;
+    int64_t      next;     /* in the same phase not told again before      */
+} hooks;
 
-/* Ask the function (1) about the stage, fill in the question (2). */
-static int ask(lua_State *L)
-{
-    question *asked = lua_touserdata(L, 2);
-
-    lua_pushvalue(L, 1);
-    lua_pushstring(L, asked->stage);
-    if (lua_pcall(L, 1, 2, 0) != 0)
-        snprintf(asked->reason, asked->size, "%s", push_text(L, -1));
-    else if (lua_isboolean(L, -2) && lua_toboolean(L, -2))
-        asked->agreed = true;
-    else if (lua_toboolean(L, -2)) /* such as os.execute() of Lua 5.1: 256 */
-        snprintf(asked->reason, asked->size, "the check returned a %s, neither true nor false",
-                 luaL_typename(L, -2));
-    else if (!lua_isnil(L, -1))
-        snprintf(asked->reason, asked->size, "%s", push_text(L, -1));
-    return 0;
-}
-
-/* Called by the core, so it must return: allocate nothing outside lua_pcall. */
-static int call_check(void *context, const char *stage, char *reason, size_t size)
-{
-    question *asked = context;
-    lua_State *L = asked->L;
-    int top = lua_gettop(L);
-
-    asked->stage = stage;
-    asked->reason = reason;
-    asked->size = size;
-    lua_pushvalue(L, asked->ask);
-    lua_pushvalue(L, asked->ask + 1);
-    lua_pushvalue(L, asked->ask + 2);
-    if (lua_pcall(L, 2, 0, 0) != 0) {
-        const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "no reason";
-
-        asked->agreed = false;
-        snprintf(reason, size, "the check raised an error that cannot be shown: %s", text);
-    }
-    lua_settop(L, top);
-    return asked->agreed ? 0 : -1;
-}
-
-/* ---- writer ------------------------------------------------------------- */
+/* A wait in the core goes on whatever signals come, and Lua's handler for ^C only
+ * leaves a hook behind. So waits are cut into slices, and the hook runs between.
+ * Progress is told as often. */
+enum { SLICE = 100, WATCH_SLICE = 1000 }; /* milliseconds */
 
 static int64_t now_ms(void)
 {
@@ -603,6 +619,138 @@ static int64_t now_ms(void)
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
+
+/* Ask the check (1) about the stage in the hooks (2). */
+static int ask(lua_State *L)
+{
+    hooks *calls = lua_touserdata(L, 2);
+
+    lua_pushvalue(L, 1);
+    lua_pushstring(L, calls->stage);
+    if (lua_pcall(L, 1, 2, 0) != 0)
+        snprintf(calls->reason, calls->size, "%s", push_text(L, -1));
+    else if (lua_isboolean(L, -2) && lua_toboolean(L, -2))
+        calls->agreed = true;
+    else if (lua_toboolean(L, -2)) /* such as os.execute() of Lua 5.1: 256 */
+        snprintf(calls->reason, calls->size, "the check returned a %s, neither true nor false",
+                 luaL_typename(L, -2));
+    else if (!lua_isnil(L, -1))
+        snprintf(calls->reason, calls->size, "%s", push_text(L, -1));
+    return 0;
+}
+
+/* Tell the progress function (1) what is in the hooks (2). */
+static int tell(lua_State *L)
+{
+    hooks *calls = lua_touserdata(L, 2);
+
+    lua_pushvalue(L, 1);
+    lua_createtable(L, 0, 4);
+    set_string(L, "phase", calls->phase);
+    set_integer(L, "files", (int64_t)calls->progress.files);
+    set_integer(L, "total", (int64_t)calls->progress.total);
+    set_integer(L, "bytes", (int64_t)calls->progress.bytes);
+    if (lua_pcall(L, 1, 2, 0) != 0)
+        snprintf(calls->reason, calls->size, "%s", push_text(L, -1));
+    else if (!lua_isboolean(L, -2) || lua_toboolean(L, -2))
+        calls->agreed = true;
+    else if (!lua_isnil(L, -1))
+        snprintf(calls->reason, calls->size, "%s", push_text(L, -1));
+    return 0;
+}
+
+/* What stands where, from hooks.base on: a function of ours, the caller's after it. */
+enum { ASK, TELL = 2, HOOKS = 4, HELD = 5, HOOKS_SLOTS = 7 };
+
+/* Push what calling the functions in the options at INDEX takes, and the place for
+ * what gather() holds. */
+static void push_hooks(lua_State *L, int index, hooks *calls)
+{
+    luaL_checkstack(L, 20 + HOOKS_SLOTS, NULL);
+    calls->base = lua_gettop(L) + 1;
+    lua_pushcfunction(L, ask);
+    lua_pushliteral(L, "check");
+    if (calls->wanted.check)
+        lua_rawget(L, index);
+    lua_pushcfunction(L, tell);
+    lua_pushliteral(L, "progress");
+    if (calls->wanted.progress)
+        lua_rawget(L, index);
+    lua_pushlightuserdata(L, calls);
+    lua_pushnil(L);
+    lua_pushliteral(L, "data");
+}
+
+/* Call the function of ours at AT. Called by the core, so it must return: allocate
+ * nothing outside lua_pcall. */
+static int call_hook(hooks *calls, int at, char *reason, size_t size)
+{
+    lua_State *L = calls->L;
+    int top = lua_gettop(L);
+
+    calls->agreed = false;
+    calls->reason = reason;
+    calls->size = size;
+    lua_pushvalue(L, calls->base + at);
+    lua_pushvalue(L, calls->base + at + 1);
+    lua_pushvalue(L, calls->base + HOOKS);
+    if (lua_pcall(L, 2, 0, 0) != 0) {
+        const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "no reason";
+
+        calls->agreed = false;
+        snprintf(reason, size, "%s raised an error that cannot be shown: %s",
+                 at == ASK ? "the check" : "the progress function", text);
+    }
+    lua_settop(L, top);
+    return calls->agreed ? 0 : -1;
+}
+
+static int call_check(void *context, const char *stage, char *reason, size_t size)
+{
+    hooks *calls = context;
+
+    calls->stage = stage;
+    return call_hook(calls, ASK, reason, size);
+}
+
+static int tell_progress(hooks *calls, const char *phase, const aw_progress *progress,
+                         char *reason, size_t size)
+{
+    int rc;
+
+    calls->phase = phase;
+    calls->progress = *progress;
+    rc = call_hook(calls, TELL, reason, size);
+    calls->next = now_ms() + SLICE;
+    return rc;
+}
+
+/* The core calls at every file: too often for Lua. */
+static int call_progress(void *context, const aw_progress *progress, char *reason, size_t size)
+{
+    static const char *const names[] = {
+        [AW_COMPARING] = "compare", [AW_WRITING] = "write", [AW_SYNCING] = "sync",
+    };
+    hooks *calls = context;
+    const char *phase = names[progress->phase];
+
+    if (phase == calls->phase && now_ms() < calls->next)
+        return 0;
+    return tell_progress(calls, phase, progress, reason, size);
+}
+
+/* The hooks of one call, for the options at INDEX. */
+static void begin_hooks(lua_State *L, int index, hooks *calls)
+{
+    calls->L = L;
+    check_options(L, index, write_options, &calls->wanted);
+    push_hooks(L, index, calls);
+    calls->core.check = calls->wanted.check ? call_check : NULL;
+    calls->core.progress = calls->wanted.progress ? call_progress : NULL;
+    calls->core.context = calls;
+}
+
+/* ---- writer ------------------------------------------------------------- */
 
 static int do_nothing(lua_State *L)
 {
@@ -635,10 +783,6 @@ static int writer_new(lua_State *L)
     return 1;
 }
 
-/* A wait in the core goes on whatever signals come, and Lua's handler for ^C only
- * leaves a hook behind. So waits are cut into slices, and the hook runs between. */
-enum { SLICE = 100, WATCH_SLICE = 1000 }; /* milliseconds */
-
 /* Wait for the lock until END, but no longer than a slice. */
 static void set_patience(handle *self, int64_t end)
 {
@@ -656,16 +800,38 @@ static int64_t begin_waiting(handle *self)
     return end;
 }
 
-/* Whether a call that failed has only waited for a slice, and is to go on until
- * END. May raise, see let_hook_run(). */
-static bool goes_on_waiting(lua_State *L, scratch *own, int64_t end, const aw_error *err)
+/* Whether the progress function, if there is one, lets the waiting go on. */
+static bool may_wait(handle *self, hooks *calls, aw_error *err)
 {
+    static const aw_progress nothing = { AW_COMPARING, 0, 0, 0 };
+    char reason[AW_ERROR_DETAIL_MAX] = "";
+    int rc;
+
+    if (!calls || !calls->wanted.progress)
+        return true;
+    self->busy = true;
+    rc = tell_progress(calls, "lock", &nothing, reason, sizeof reason);
+    self->busy = false;
+    if (rc < 0)
+        aw_fail_cancelled(err, reason);
+    return rc == 0;
+}
+
+/* Whether a call that failed has only waited for a slice, and is to go on until
+ * END. May raise, see let_hook_run(). OWN and CALLS may be NULL. */
+static bool goes_on_waiting(lua_State *L, scratch *own, hooks *calls, int64_t end, aw_error *err)
+{
+    handle *self;
+
     if (err->code != AW_E_LOCKED || now_ms() >= end)
         return false;
     if (own)
         release(own);
     let_hook_run(L);
-    set_patience(check_open(L, WRITER), end);
+    self = check_open(L, WRITER);
+    if (!may_wait(self, calls, err))
+        return false;
+    set_patience(self, end);
     return true;
 }
 
@@ -711,39 +877,35 @@ static int fail(lua_State *L, const handle *self, scratch *own, const aw_error *
     return push_error(L, self->target, err);
 }
 
-/* writer:write(payload [, { check = function }]) */
+/* writer:write(payload [, { check = function, progress = function }]) */
 static int writer_write(lua_State *L)
 {
     handle *self = check_open(L, WRITER);
-    question asked = { .L = L };
-    aw_check check = { call_check, &asked };
-    bool checked = false;
-    scratch *own;
+    hooks calls = { .L = NULL };
     int64_t end;
+    scratch *own;
     aw_error err;
-    int rc;
+    int rc, held;
 
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 3);
-    check_options(L, 3, write_options, &checked);
-    luaL_checkstack(L, 20, NULL);
-    lua_pushcfunction(L, ask);
-    asked.ask = lua_gettop(L);
-    lua_pushliteral(L, "check");
-    if (checked)
-        lua_rawget(L, 3);
-    lua_pushlightuserdata(L, &asked);
+    begin_hooks(L, 3, &calls);
+    held = calls.wanted.progress ? calls.base + HELD : 0;
     own = begin_call(L, WRITER);
 
     end = begin_waiting(self);
     do {
-        /* From here to the check Lua allocates nothing: the payload stays as it is. */
-        if (gather(L, 2, own, &err) < 0)
+        if (held != 0) {
+            make_room(L, 2, held);
+            check_open(L, WRITER); /* finalizers again */
+        }
+        /* From here to the first hook Lua allocates nothing: the payload stays as it is. */
+        if (gather(L, 2, held, own, &err) < 0)
             return fail(L, self, own, &err);
         self->busy = true;
-        rc = aw_write(self->writer, own->payload, checked ? &check : NULL, &own->result, &err);
+        rc = aw_write(self->writer, own->payload, &calls.core, &own->result, &err);
         self->busy = false;
-    } while (rc < 0 && goes_on_waiting(L, own, end, &err));
+    } while (rc < 0 && goes_on_waiting(L, own, &calls, end, &err));
     return rc < 0 ? fail(L, self, own, &err) : push_result(L, own);
 }
 
@@ -757,7 +919,7 @@ static int writer_plan(lua_State *L)
     luaL_checktype(L, 2, LUA_TTABLE);
     luaL_checkstack(L, 20, NULL);
     own = begin_call(L, WRITER);
-    if (gather(L, 2, own, &err) < 0
+    if (gather(L, 2, 0, own, &err) < 0
         || aw_plan(self->writer, own->payload, &own->result, &err) < 0)
         return fail(L, self, own, &err);
     return push_result(L, own);
@@ -777,10 +939,11 @@ static const char *check_name(lua_State *L, bool *sane, aw_error *err)
     return name;
 }
 
-/* writer:rollback([version]) */
+/* writer:rollback([version [, { check = function, progress = function }]]) */
 static int writer_rollback(lua_State *L)
 {
     handle *self = check_open(L, WRITER);
+    hooks calls = { .L = NULL };
     const char *version = NULL;
     bool sane = true;
     scratch *own;
@@ -788,15 +951,19 @@ static int writer_rollback(lua_State *L)
     aw_error err;
     int rc;
 
-    if (!lua_isnoneornil(L, 2))
+    lua_settop(L, 3);
+    if (!lua_isnil(L, 2))
         version = check_name(L, &sane, &err);
+    begin_hooks(L, 3, &calls);
     own = begin_call(L, WRITER);
     if (!sane)
         return fail(L, self, own, &err);
     end = begin_waiting(self);
-    do
-        rc = aw_rollback(self->writer, version, &own->result, &err);
-    while (rc < 0 && goes_on_waiting(L, own, end, &err));
+    do {
+        self->busy = true;
+        rc = aw_rollback(self->writer, version, &calls.core, &own->result, &err);
+        self->busy = false;
+    } while (rc < 0 && goes_on_waiting(L, own, &calls, end, &err));
     return rc < 0 ? fail(L, self, own, &err) : push_result(L, own);
 }
 
@@ -833,7 +1000,7 @@ static int writer_collect(lua_State *L)
 
     do
         rc = aw_collect(self->writer, &removed, &err);
-    while (rc < 0 && goes_on_waiting(L, NULL, end, &err));
+    while (rc < 0 && goes_on_waiting(L, NULL, NULL, end, &err));
     if (removed == SIZE_MAX)
         return push_error(L, self->target, &err);
     push_integer(L, (int64_t)removed);

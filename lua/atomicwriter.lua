@@ -120,12 +120,20 @@ M.watch = core.watch
 --- Why something failed. `tostring(err)` and `..` give its message.
 -- @table Error
 -- @tfield string code `"invalid_payload"`, `"no_target"`, `"foreign_entry"`,
---  `"locked"`, `"check_failed"`, `"not_found"` or `"io"`
+--  `"locked"`, `"check_failed"`, `"cancelled"`, `"not_found"` or `"io"`
 -- @tfield string message one line for people; begins with the target
 -- @tfield ?string path what it is about, relative to the target if below it
 -- @tfield ?string op the system call that failed, `"renameat"`
 -- @tfield ?number errno of that call
 -- @tfield boolean committed whether readers see the new version all the same
+
+--- How far a write is, as its progress function is told.
+-- @table Progress
+-- @tfield string phase `"lock"`: waits for another writer; `"compare"`: compares
+--  the payload with the live version; `"write"`; `"sync"`, if durable
+-- @tfield number files done in this phase
+-- @tfield number total files to be done in this phase
+-- @tfield number bytes of file data that this phase has read or written
 
 --- A retained version, an item of @{Writer:versions}.
 -- @table Version
@@ -147,6 +155,10 @@ M.watch = core.watch
 --  `false` or `nil` and a reason; when it does so or raises, nothing is
 --  published. It cannot use the writer that calls it, and must not write into
 --  the tree: files that did not change are shared with the live version.
+-- @tparam[opt] function options.progress called with a @{Progress} when a phase
+--  begins and then about ten times a second, until the new version goes live.
+--  Returns `false`, and perhaps a reason, to cancel; when it does so or raises, the
+--  error is `cancelled` and nothing has changed. It cannot use the writer either.
 -- @treturn[1] Result
 -- @treturn[2] nil
 -- @treturn[2] Error any code; look at `committed`
@@ -168,6 +180,9 @@ M.watch = core.watch
 -- @function Writer:rollback
 -- @tparam[opt] string version a name from @{Writer:versions}; the newest
 --  retained one by default
+-- @tparam[opt] table options
+-- @tparam[opt] function options.check as of @{Writer:write}
+-- @tparam[opt] function options.progress as of @{Writer:write}
 -- @treturn[1] Result
 -- @treturn[2] nil
 -- @treturn[2] Error `not_found`: none such; else as for @{Writer:write}

@@ -150,6 +150,17 @@ describe("misuse raises at the caller's line:", function()
                 function() writer:write({}, { print }) end)
             raises("bad argument #2 to 'write' (option 'check' must be a function)",
                 function() writer:write({}, { check = "nginx -t" }) end)
+            raises("bad argument #2 to 'write' (option 'progress' must be a function)",
+                function() writer:write({}, { progress = true }) end)
+        end)
+
+        it("options of rollback that are wrong or do not exist", function()
+            raises("bad argument #2 to 'rollback' (table expected, got function)",
+                function() writer:rollback(nil, print) end)
+            raises("bad argument #2 to 'rollback' (unknown option 'progres')",
+                function() writer:rollback(nil, { progres = print }) end)
+            raises("bad argument #2 to 'rollback' (option 'progress' must be a function)",
+                function() writer:rollback(nil, { progress = 1 }) end)
         end)
 
         it("a version that is no string", function()
@@ -270,15 +281,15 @@ describe("misuse raises at the caller's line:", function()
         end)
     end)
 
-    describe("a writer inside its own check", function()
-        local busy = "writer is busy: called from its own check"
+    describe("a writer inside its own check or progress function", function()
+        local busy = "writer is busy: called from its own check or progress function"
 
-        local function in_check(body)
+        local function in_hook(name, body)
             local ran = false
             local result = assert(writer:write({ a = "2" }, {
-                check = function()
+                [name] = function()
+                    if not ran then body() end
                     ran = true
-                    body()
                     return true
                 end,
             }))
@@ -286,17 +297,21 @@ describe("misuse raises at the caller's line:", function()
             return result
         end
 
-        it("in each of its methods, close too, and the write goes on", function()
-            local result = in_check(function()
-                raises(busy, function() writer:write {} end)
-                raises(busy, function() writer:plan {} end)
-                raises(busy, function() writer:rollback() end)
-                raises(busy, function() writer:versions() end)
-                raises(busy, function() writer:collect() end)
-                raises(busy, function() writer:close() end)
+        local function in_check(body) return in_hook("check", body) end
+
+        for _, hook in ipairs { "check", "progress" } do
+            it("in each of its methods, close too, and the write goes on: " .. hook, function()
+                local result = in_hook(hook, function()
+                    raises(busy, function() writer:write {} end)
+                    raises(busy, function() writer:plan {} end)
+                    raises(busy, function() writer:rollback() end)
+                    raises(busy, function() writer:versions() end)
+                    raises(busy, function() writer:collect() end)
+                    raises(busy, function() writer:close() end)
+                end)
+                assert.is_true(result.changed)
             end)
-            assert.is_true(result.changed)
-        end)
+        end
 
         it("with its __gc called by hand, which does nothing then", function()
             in_check(function() getmetatable(writer).__gc(writer) end)

@@ -39,14 +39,14 @@ struct scenario {
                                not leave that as it was                       */
     bool        mends;      /* not every visible name resolves before         */
     bool        creates;    /* there is no target before                      */
-    bool        refused;    /* ACT fails without a fault, too                 */
+    aw_code     refused;    /* ACT fails so without a fault, too; or AW_OK    */
     unsigned    stride;     /* only every so-manieth point; 0: every one      */
 
     /* filled by explore() */
     char       *history_trees[HISTORY_MAX];
     char       *after_tree, *other_tree;
     unsigned    calls;      /* of a run without faults                        */
-    unsigned    refused_at; /* the number of calls when the check said no     */
+    unsigned    refused_at; /* the number of calls when a hook said no        */
     unsigned    synced_at;  /* the last sync that the write's promise needs   */
 };
 
@@ -72,7 +72,8 @@ static int refuse(void *context, const char *stage, char *reason, size_t size)
     return -1;
 }
 
-static int act_write_with(const scenario *s, const aw_check *check, aw_result *result, aw_error *err)
+static int act_write_with(const scenario *s, const aw_hooks *hooks, aw_result *result,
+                          aw_error *err)
 {
     aw_options options = act_options(s);
     aw_writer *writer = NULL;
@@ -80,7 +81,7 @@ static int act_write_with(const scenario *s, const aw_check *check, aw_result *r
     int rc = aw_writer_open("target", &options, &writer, err);
 
     if (rc == 0)
-        rc = aw_write(writer, payload, check, result, err);
+        rc = aw_write(writer, payload, hooks, result, err);
     aw_writer_close(writer);
     aw_payload_free(payload);
     return rc;
@@ -93,11 +94,35 @@ static int act_write(const scenario *s, aw_result *result, aw_error *err)
 
 static int act_refused(const scenario *s, aw_result *result, aw_error *err)
 {
-    const aw_check check = { refuse, NULL };
+    const aw_hooks hooks = { refuse, NULL, NULL };
     scenario wanting = *s;
 
     wanting.after = s->other;
-    return act_write_with(&wanting, &check, result, err);
+    return act_write_with(&wanting, &hooks, result, err);
+}
+
+/* The file with which a write is cancelled: when so many are done in a phase. */
+static aw_phase stop_phase;
+static size_t stop_files;
+
+static int stop(void *context, const aw_progress *progress, char *reason, size_t size)
+{
+    (void)context;
+    (void)reason;
+    (void)size;
+    if (progress->phase != stop_phase || progress->files < stop_files)
+        return 0;
+    asked_at = fault_calls();
+    return -1;
+}
+
+static int act_cancelled(const scenario *s, aw_result *result, aw_error *err)
+{
+    const aw_hooks hooks = { NULL, stop, NULL };
+    scenario wanting = *s;
+
+    wanting.after = s->other;
+    return act_write_with(&wanting, &hooks, result, err);
 }
 
 static int act_rollback(const scenario *s, aw_result *result, aw_error *err)
@@ -107,7 +132,7 @@ static int act_rollback(const scenario *s, aw_result *result, aw_error *err)
     int rc = aw_writer_open("target", &options, &writer, err);
 
     if (rc == 0)
-        rc = aw_rollback(writer, NULL, result, err);
+        rc = aw_rollback(writer, NULL, NULL, result, err);
     aw_writer_close(writer);
     return rc;
 }
@@ -262,7 +287,7 @@ static bool nothing_came(const scenario *s, const before *b, const char *state)
  * write must finish it. */
 static bool may_leave_litter(const scenario *s, fault_plan plan, const outcome *o)
 {
-    return s->residue || o->hits > 1 || (s->refused && plan.at > s->refused_at)
+    return s->residue || o->hits > 1 || (s->refused != AW_OK && plan.at > s->refused_at)
            || o->err.committed;
 }
 
@@ -307,9 +332,10 @@ static const char *look_after(const scenario *s, fault_plan plan, const before *
         odd = complain("the result says %s, ..data says %s", o->version, name);
     else if (!o->killed && o->rc == 0 && o->changed != new)
         odd = complain("the result says changed %d, ..data says %d", o->changed, new);
-    else if (!o->killed && !fails && (o->rc < 0) != s->refused)
+    else if (!o->killed && !fails && (o->rc < 0) != (s->refused != AW_OK))
         odd = complain("what is no failure made it fail");
-    else if (s->refused && !o->killed && plan.at > s->refused_at && o->err.code != AW_E_CHECK_FAILED)
+    else if (s->refused != AW_OK && !o->killed && plan.at > s->refused_at
+             && o->err.code != s->refused)
         odd = complain("undoing replaced the error by %s", aw_code_name(o->err.code));
     if (!odd && name && (!s->mends || (!o->killed && o->rc == 0)))
         odd = unresolved(name);
@@ -485,7 +511,8 @@ static fault_call *rehearse(scenario *s)
     b = look_before();
     asked_at = 0;
     o = act(s, (fault_plan){ .kind = FAULT_NONE });
-    CHECK_THAT((o.rc < 0) == s->refused, "without a fault: %s", aw_code_name(o.err.code));
+    CHECK_THAT((o.rc < 0) == (s->refused != AW_OK) && (o.rc == 0 || o.err.code == s->refused),
+               "without a fault: %s", aw_code_name(o.err.code));
     s->calls = fault_calls();
     s->refused_at = asked_at;
     trace = calloc(s->calls + 1, sizeof *trace);
@@ -493,7 +520,7 @@ static fault_call *rehearse(scenario *s)
     for (unsigned at = 1; at <= s->calls; at++)
         trace[at] = fault_call_at(at);
     s->synced_at = last_needed_sync(trace, s->calls);
-    CHECK_THAT(s->refused || !unclean("target", s->after_tree, s->keep), "without a fault: %s",
+    CHECK_THAT(s->refused != AW_OK || !unclean("target", s->after_tree, s->keep), "without a fault: %s",
                unclean("target", s->after_tree, s->keep));
     forget(&b);
     disk_remove("target");
@@ -680,7 +707,18 @@ TEST(no_links, "G2 G3 G5: faults in a write, and in a rollback, where hard links
 TEST(refused, "G2 G5: faults in undoing what a check refused")
 {
     explore((scenario){ .history = { NEW, OLD }, .after = OLD, .other = OTHER, .keep = 1,
-                        .act = act_refused, .refused = true });
+                        .act = act_refused, .refused = AW_E_CHECK_FAILED });
+}
+
+TEST(cancelled, "G2 G5: faults in undoing what was cancelled while it was written, or synced")
+{
+    stop_phase = AW_WRITING;
+    stop_files = 2;
+    explore((scenario){ .history = { NEW, OLD }, .after = OLD, .other = OTHER, .keep = 1,
+                        .act = act_cancelled, .refused = AW_E_CANCELLED });
+    stop_phase = AW_SYNCING;
+    explore((scenario){ .history = { NEW, OLD }, .after = OLD, .other = OTHER, .keep = 1,
+                        .act = act_cancelled, .refused = AW_E_CANCELLED });
 }
 
 static void leave_more(void)

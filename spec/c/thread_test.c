@@ -323,7 +323,7 @@ static int say_no(void *context, const char *stage, char *reason, size_t size)
 static void *create_or_fail(void *context)
 {
     worker *w = context;
-    const aw_check check = { say_no, NULL };
+    const aw_hooks hooks = { say_no, NULL, NULL };
     aw_options options = options_keeping(1);
     aw_payload *payload = NULL;
     aw_writer *writer = NULL;
@@ -337,7 +337,7 @@ static void *create_or_fail(void *context)
     if (aw_payload_new(&payload, &err) < 0
         || aw_writer_open("target", &options, &writer, &err) < 0)
         blame_error(w->tally, "aw_writer_open", &err);
-    else if (aw_write(writer, payload, &check, &result, &err) == 0 || err.code != AW_E_CHECK_FAILED)
+    else if (aw_write(writer, payload, &hooks, &result, &err) == 0 || err.code != AW_E_CHECK_FAILED)
         blame_error(w->tally, "a refused write", &err);
     aw_writer_close(writer);
     aw_payload_free(payload);

@@ -402,7 +402,7 @@ TEST(links_refused, "where hard links are refused files are written: EXDEV, EPER
         CHECK_CLEAN("target", FILES(F("a", "x"), FM("b/c", "2", 0600),
                                     FS("s", "source", "source")), 2);
         fault_arm(plan);
-        rc = aw_rollback(writer, NULL, &result, &err);
+        rc = aw_rollback(writer, NULL, NULL, &result, &err);
         fault_disarm();
         CHECK_OK(rc, &err);
         CHECK(result.linked == 0);
@@ -440,11 +440,11 @@ static int ask(void *context, const char *stage, char *reason, size_t size)
 
 static int write_asking(asked *a, const file *files, aw_error *err)
 {
-    aw_check check = { ask, a };
+    aw_hooks hooks = { ask, NULL, a };
     aw_writer *writer = writer_keeping(1);
     aw_payload *payload = payload_of(files);
     aw_result result = AW_RESULT_INIT;
-    int rc = aw_write(writer, payload, &check, &result, err);
+    int rc = aw_write(writer, payload, &hooks, &result, err);
 
     aw_result_clear(&result);
     aw_payload_free(payload);
@@ -542,11 +542,11 @@ TEST(check_meddles, "G2: a check that adds, removes or replaces something in the
     before = disk_state("target");
     writer = writer_keeping(1);
     for (int kind = 0; kind < 9; kind++) {
-        const aw_check check = { meddle, &kind };
+        const aw_hooks hooks = { meddle, NULL, &kind };
         aw_result result = AW_RESULT_INIT;
         aw_error err;
 
-        CHECK_THAT(aw_write(writer, payload, &check, &result, &err) < 0, "case %d", kind);
+        CHECK_THAT(aw_write(writer, payload, &hooks, &result, &err) < 0, "case %d", kind);
         CHECK(err.code == AW_E_CHECK_FAILED && !err.committed);
         CHECK_THAT(err.path[0] != '\0', "case %d", kind);
         after = disk_state("target");
@@ -652,7 +652,7 @@ TEST(no_types, "a file system that lists names without types makes no difference
     CHECK(unlink("target/foreign") == 0);
     CHECK_CLEAN("target", FILES(F("a", "1"), F("b/d", "3")), 1);
     must_write(FILES(F("a", "1"), F("b/e", "4")));
-    CHECK_OK(aw_rollback(writer, NULL, &result, &err), &err);
+    CHECK_OK(aw_rollback(writer, NULL, NULL, &result, &err), &err);
     CHECK_CLEAN("target", FILES(F("a", "1"), F("b/d", "3")), 1);
     aw_result_clear(&result);
     must_write(NO_FILES);
