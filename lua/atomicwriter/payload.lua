@@ -296,6 +296,20 @@ function Payload:from_literal(key, value)
     return admit_data(self, key, value, "literal")
 end
 
+--- Add data that was made by other means.
+-- @tparam string key
+-- @tparam string data
+-- @tparam string origin where it came from, for the errors of whoever claims the same key
+-- @treturn[1] payload
+-- @treturn[2] nil
+-- @treturn[2] table error, code `invalid_payload`
+function Payload:from_data(key, data, origin)
+    check_type(key, "string", 1, "from_data")
+    check_type(data, "string", 2, "from_data")
+    check_type(origin, "string", 3, "from_data")
+    return admit_data(self, key, data, origin)
+end
+
 --- Add each variable of an env file as a file of its own.
 -- @tparam string path
 -- @treturn[1] payload

@@ -14,6 +14,9 @@ local ESCAPE_OF = {
     ["\t"] = "\\t",
 }
 
+-- The metatable of tables that are lists, also when they are empty.
+local LIST = {}
+
 local function escape(character)
     return ESCAPE_OF[character] or format("\\u%04x", string.byte(character))
 end
@@ -36,7 +39,7 @@ local function encode_table(map, step, depth, parents)
     if parents[map] then error("a table contains itself", 0) end
     parents[map] = true
     local items = {}
-    local is_list = value.is_list(map)
+    local is_list = getmetatable(map) == LIST or value.is_list(map)
     if is_list then
         for index, item in ipairs(map) do items[index] = encode(item, step, depth + 1, parents) end
     else
@@ -66,6 +69,15 @@ function encode(item, step, depth, parents)
 end
 
 local M = {}
+
+--- A copy of a list that is encoded as one, also when it is empty.
+-- @tparam table items
+-- @treturn table
+function M.list(items)
+    local copy = {}
+    for index, item in ipairs(items) do copy[index] = item end
+    return setmetatable(copy, LIST)
+end
 
 --- Encode ITEM. An empty table is an object. Raises for what JSON cannot hold.
 -- @param item

@@ -1,0 +1,173 @@
+--- The command line of atomicwriter.
+--
+-- Each command is a module of `atomicwriter.cli.commands` with `name`, `summary`, `description`,
+-- `usage`, `example`, `define(command)`, which adds its options to an argparse command,
+-- `fault(args)`, which tells what is wrong with a combination of them, and `run(args, services)`,
+-- which returns the exit code. Only the one that is asked for is loaded.
+-- @module atomicwriter.cli
+
+local find, format, gsub = string.find, string.format, string.gsub
+
+local DONE, FAILED, USAGE = 0, 1, 2
+local INTERRUPTED = 130 -- as a shell has it for SIGINT
+
+local DESCRIPTION = "Projects a set of files into a directory so that every reader sees all of the "
+    .. "old set or all of the new one: from templates, labels, files and the environment, checked "
+    .. "before it is published, reloaded once, rolled back when the reload fails."
+
+local EPILOG = [[
+Try it:
+   atomicwriter write /tmp/app --create --from-literal greeting=hello
+   atomicwriter ls /tmp/app
+   atomicwriter COMMAND --help]]
+
+-- In the order of the help. Their summaries stand here, so that none needs to be loaded for it.
+local COMMANDS = {
+    { "write", "Project files into a directory, all or nothing." },
+    { "run", "Project what a Lua script returns." },
+    { "diff", "Show what a write would change." },
+    { "render", "Print a template as it would be written." },
+    { "status", "Show the live version, the retained ones, and whether all is well." },
+    { "ls", "List the files of the live version." },
+    { "cat", "Print files of the live version, consistently." },
+    { "rollback", "Publish a retained version again." },
+    { "follow", "Restart, signal or reload a program at each new version." },
+    { "completion", "Print the completion script for a shell." },
+}
+
+local M = { COMMANDS = COMMANDS }
+
+local function require_argparse()
+    local loaded, argparse = pcall(require, "argparse")
+    if loaded then return argparse end
+    return nil, "the command line needs the package argparse: install lua-argparse (Debian) or "
+        .. "argparse (LuaRocks)"
+end
+
+local function describe(element, command)
+    element:description(command.description):epilog(command.example)
+    if command.usage then element:usage("Usage: " .. command.usage) end
+    command.define(element)
+end
+
+--- Load a command's module.
+-- @tparam string name
+-- @treturn table
+function M.load(name)
+    return require("atomicwriter.cli.commands." .. name)
+end
+
+--- Make the parser.
+-- @tparam ?string only the name of the one command whose options are needed; nil: all
+-- @treturn[1] table of argparse
+-- @treturn[2] nil
+-- @treturn[2] string argparse is not installed
+function M.parser(only)
+    local argparse, why = require_argparse()
+    if not argparse then return nil, why end
+    local parser = argparse("atomicwriter", DESCRIPTION, EPILOG)
+    parser:usage("Usage: atomicwriter COMMAND [ARGUMENT]... [OPTION]..."):help_max_width(80)
+    parser:command_target("command"):require_command(true)
+    parser:flag("--version", "Print the version and exit."):action(function()
+        print("atomicwriter " .. require("atomicwriter")._VERSION)
+        os.exit(DONE)
+    end)
+    for _, item in ipairs(COMMANDS) do
+        local element = parser:command(item[1]):summary(item[2])
+        if not only or only == item[1] then describe(element, M.load(item[1])) end
+    end
+    return parser
+end
+
+local function usage_error(console, message, command)
+    console:error(message)
+    console:error(format("try: atomicwriter %s--help", command and command .. " " or ""))
+    return USAGE
+end
+
+-- What the commands work with. Signals are caught only when there is something to finish or to
+-- undo.
+local function new_services(args, command, console)
+    local services = { console = console, finishes = args.watch }
+    if command.signals and (args.watch or command.signals == "always" or pcall(require, "luv")) then
+        services.signals = require("atomicwriter.cli.process").signals()
+    end
+    if args.watch then
+        services.new_inputs = require("atomicwriter.cli.inputs").new
+    end
+    return services
+end
+
+local function run(args, command, console)
+    local services = new_services(args, command, console)
+    local code = command.run(args, services)
+    if services.signals then
+        if services.signals.stop and code == FAILED then services.signals:die() end
+        services.signals:close()
+    end
+    return code
+end
+
+local function new_console(args)
+    return require("atomicwriter.cli.console").new {
+        output = args.output, log_format = args.log_format, log_level = args.log_level,
+        quiet = args.quiet,
+    }
+end
+
+-- Keeps what is wrong apart from where it is: only a mistake of ours has a traceback.
+local function traceback(err)
+    if type(err) == "string" and not find(err, "interrupted!", 1, true) then
+        return debug.traceback(err, 2)
+    end
+    return err
+end
+
+local function report_crash(err, console)
+    if type(err) == "string" and find(err, "interrupted!", 1, true) then
+        console:error("interrupted")
+        return INTERRUPTED
+    end
+    if type(err) == "table" then return console:fail(err) end -- a library is missing
+    io.stderr:write("atomicwriter: this should not have happened: ", tostring(err), "\n")
+    return FAILED
+end
+
+-- The name of the command in ARGV: its first word that is no option.
+local function command_of(argv)
+    for _, word in ipairs(argv) do
+        if not find(word, "^%-") then return word end
+    end
+    return nil
+end
+
+--- Run the command line.
+-- @tparam {string,...} argv
+-- @treturn number exit code
+function M.main(argv)
+    local name = command_of(argv)
+    local console = new_console {}
+    local parser, why = M.parser(name or "")
+    if not parser then
+        console:error(why)
+        return FAILED
+    end
+    if #argv == 0 then
+        io.stderr:write(parser:get_help(), "\n")
+        return USAGE
+    end
+    local parsed, args = parser:pparse(argv)
+    if not parsed then
+        local message = gsub(args, "\nDid", "; did")
+        return usage_error(console, message, not find(args, "unknown command") and name)
+    end
+    local command = M.load(args.command)
+    console = new_console(args)
+    local fault = command.fault and command.fault(args)
+    if fault then return usage_error(console, fault, args.command) end
+    local ok, code = xpcall(run, traceback, args, command, console)
+    if not ok then return report_crash(code, console) end
+    return code
+end
+
+return M

@@ -1,0 +1,156 @@
+--- What the command says: results on standard output, everything else on standard error.
+--
+-- Text is for people, JSON (one object a line) for programs. Control bytes are escaped, so that a
+-- file name cannot forge a line or steer a terminal.
+-- @module atomicwriter.cli.console
+
+local format, gmatch, gsub = string.format, string.gmatch, string.gsub
+
+local LEVELS = { error = 1, warn = 2, info = 3, debug = 4 }
+local PREFIX = { error = "", warn = "warning: ", info = "", debug = "debug: " }
+local CLEAR_LINE = "\r\27[K"
+
+local Console = {}
+Console.__index = Console
+
+local function escape(character)
+    return format("\\x%02x", string.byte(character))
+end
+
+local M = {}
+
+--- TEXT on one line, without control bytes.
+-- @tparam string text
+-- @treturn string
+function M.clean(text)
+    return (gsub(gsub(text, "\n", "\\n"), "[%z\1-\31\127]", escape))
+end
+
+local function encode(item)
+    return require("atomicwriter.template.json").encode(item)
+end
+
+local function send(stream, text)
+    return stream:write(text) and stream:flush()
+end
+
+--- Log one line.
+-- @tparam string level `"error"`, `"warn"`, `"info"` or `"debug"`
+-- @tparam string message never with the contents of a file
+-- @tparam[opt] table fields more to say in JSON: strings, numbers, booleans by name. `traceback` is
+--  shown in text, too, in lines of its own
+function Console:log(level, message, fields)
+    if LEVELS[level] > self._level then return end
+    self:clear_progress()
+    if self._log_format == "json" then
+        local record = { time = os.date("!%Y-%m-%dT%H:%M:%SZ", self._clock()), level = level }
+        for name, value in pairs(fields or {}) do record[name] = value end
+        record.message = message
+        send(self._stderr, encode(record) .. "\n")
+    else
+        local text = "atomicwriter: " .. PREFIX[level] .. M.clean(message) .. "\n"
+        for line in gmatch(fields and fields.traceback or "", "[^\n]+") do
+            text = text .. "  " .. M.clean(line) .. "\n"
+        end
+        send(self._stderr, text)
+    end
+end
+
+function Console:error(message, fields) self:log("error", message, fields) end
+function Console:warn(message, fields) self:log("warn", message, fields) end
+function Console:info(message, fields) self:log("info", message, fields) end
+function Console:debug(message, fields) self:log("debug", message, fields) end
+
+--- Write bytes to standard output as they are.
+-- @tparam string bytes
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] string why they could not be written
+function Console:write(bytes)
+    self:clear_progress()
+    local ok, why = send(self._stdout, bytes)
+    if ok then return true end
+    return nil, why
+end
+
+--- Print a result: RECORD as JSON, or else LINES.
+-- @tparam table record
+-- @tparam {string,...} lines not printed when the console is quiet
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] string why it could not be written
+function Console:result(record, lines)
+    if self.json then return self:write(encode(record) .. "\n") end
+    if self._quiet then return true end
+    local text = {}
+    for index, line in ipairs(lines) do text[index] = M.clean(line) .. "\n" end
+    return self:write(table.concat(text))
+end
+
+--- What JSON says of an error.
+-- @tparam table err with `code` and `tostring`
+-- @tparam ?string target
+-- @treturn table
+function M.error_record(err, target)
+    return {
+        target = target, changed = false,
+        error = {
+            code = err.code, message = tostring(err), path = err.path, line = err.line, op = err.op,
+            errno = err.errno, committed = err.committed or false,
+        },
+    }
+end
+
+--- Tell of an error, in JSON on standard output too.
+-- @tparam table err
+-- @tparam ?string target
+-- @treturn number exit code: 2 when the command line is to blame, else 1
+function Console:fail(err, target)
+    self:error(tostring(err), { traceback = err.traceback })
+    if self.json then self:result(M.error_record(err, target), {}) end
+    return err.code == "usage" and 2 or 1
+end
+
+--- Show how far a long operation has come, in one line that the next one replaces. Only on a
+-- terminal.
+-- @tparam string message
+function Console:progress(message)
+    if self._terminal == nil then self._terminal = self._is_terminal() end
+    if not self._terminal or self._level < LEVELS.info then return end
+    self._in_progress = true
+    send(self._stderr, CLEAR_LINE .. M.clean(message))
+end
+
+--- Take the progress line away.
+function Console:clear_progress()
+    if not self._in_progress then return end
+    self._in_progress = false
+    send(self._stderr, CLEAR_LINE)
+end
+
+local function stderr_is_terminal()
+    local loaded, uv = pcall(require, "luv")
+    return loaded and uv.guess_handle(2) == "tty"
+end
+
+--- Make a console.
+-- @tparam[opt] table options `output` and `log_format`: `"text"` or `"json"`; `log_level`:
+--  `"error"`, `"warn"`, `"info"` or `"debug"`; `quiet`: no results; and to control the world
+--  outside: `stdout`, `stderr`: open files; `clock`: seconds since 1970; `is_terminal`: whether
+--  stderr is one
+-- @treturn table console, with the field `json`: results are printed as JSON
+function M.new(options)
+    options = options or {}
+    return setmetatable({
+        json = options.output == "json",
+        _quiet = options.quiet,
+        _log_format = options.log_format or "text",
+        _level = LEVELS[options.log_level or "info"],
+        _stdout = options.stdout or io.stdout,
+        _stderr = options.stderr or io.stderr,
+        _clock = options.clock or os.time,
+        _is_terminal = options.is_terminal or stderr_is_terminal,
+    }, Console)
+end
+
+return M

@@ -1,0 +1,282 @@
+--- A project: a Lua script that returns one projection or a list of them.
+--
+--     return {
+--         target = "/etc/app",
+--         payload = function(context)
+--             return { ["app.conf"] = { template = "app.conf.tmpl", mode = "0640", group = "app" }
+--         } end,
+--         check = "app --test {}/app.conf",
+--         reload = "systemctl reload app",
+--     }
+--
+-- The script runs in its own directory, has all of Lua and of this library, and is read anew when
+-- it changes, together with the modules that it requires.
+-- @module atomicwriter.cli.project
+
+local failure = require "atomicwriter.failure"
+local values = require "atomicwriter.cli.values"
+
+local find, format, match, sub = string.find, string.format, string.match, string.sub
+
+-- Where this library is; frames of its own have no place in a traceback of the user's script.
+local OWN_SOURCE = match(debug.getinfo(1, "S").source, "^(@.*/)atomicwriter/cli/") or "@"
+
+-- The fields of a projection and their types.
+local FIELDS = {
+    target = "string", payload = "table function", watch = "string table", filters = "table",
+    check = "string function", reload = "string function", signal = "string", pid_file = "string",
+    rollback = "boolean", timeout = "number", mode = "string number", dir_mode = "string number",
+    owner = "string number", group = "string number", keep = "number", durability = "string",
+    lock_timeout = "number", reuse = "boolean", create = "boolean",
+}
+
+local function is_own(info)
+    return info.what == "C" or sub(info.source, 1, #OWN_SOURCE) == OWN_SOURCE
+        and find(info.source, "atomicwriter", #OWN_SOURCE, true)
+end
+
+local function frame_text(info)
+    local what = info.what == "main" and "main chunk"
+        or info.name and format("function '%s'", info.name)
+        or format("function <%s:%d>", info.short_src, info.linedefined)
+    return format("%s:%d: in %s", info.short_src, info.currentline, what)
+end
+
+-- For xpcall: the message, and the stack from where it is the user's to where it is ours again.
+local function describe_raised(err)
+    local lines = {}
+    local level = 2
+    while true do
+        local info = debug.getinfo(level, "Sln")
+        if not info then break end
+        local own = is_own(info)
+        if own and #lines > 0 and info.what ~= "C" then break end
+        if not own then lines[#lines + 1] = frame_text(info) end
+        level = level + 1
+    end
+    return { message = tostring(err), traceback = table.concat(lines, "\n") }
+end
+
+local function raised(description)
+    return failure.new {
+        code = "project", message = description.message, traceback = description.traceback,
+    }
+end
+
+-- Call FN of the user's. What it returns, or nil and an error.
+local function call(fn, ...)
+    local ok, first, second = xpcall(fn, describe_raised, ...)
+    if not ok then return nil, raised(first) end
+    return first, second
+end
+
+-- Validation ----------------------------------------------------------------------------------
+
+local function field_fault(name, value)
+    local kinds = FIELDS[name]
+    if not kinds then return format("unknown field '%s'", tostring(name)) end
+    if not find(kinds, type(value), 1, true) then
+        return format("%s must be a %s, got a %s", name, kinds:gsub(" ", " or a "), type(value))
+    end
+    return nil
+end
+
+local function fault_of(projection)
+    if type(projection) ~= "table" then
+        return format("it must be a table, got a %s", type(projection))
+    end
+    for name, value in pairs(projection) do
+        local fault = field_fault(name, value)
+        if fault then return fault end
+    end
+    if not projection.target then return "it has no target" end
+    if not projection.payload then return "it has no payload" end
+    if (projection.signal == nil) ~= (projection.pid_file == nil) then
+        return "signal and pid_file need each other"
+    end
+    return nil
+end
+
+local function id_of(name, lookup)
+    if type(name) ~= "string" then return name end
+    return lookup(name)
+end
+
+-- Payloads ------------------------------------------------------------------------------------
+
+local function entry_failure(self, path, reason)
+    return nil, failure.new {
+        code = "invalid_payload", path = path,
+        message = format("%s: the payload of %s: %s", self.name, self.fields.target, reason),
+    }
+end
+
+-- ENTRY as a writer takes it: templates rendered, names of owners looked up.
+local function finish_entry(self, path, entry, context)
+    if type(entry) ~= "table" or not (entry.template or entry.owner or entry.group) then
+        return entry
+    end
+    local copy = {}
+    for name, value in pairs(entry) do copy[name] = value end
+    copy.template, copy.owner, copy.group = nil, nil, nil
+    for field, lookup in pairs { owner = values.user, group = values.group } do
+        local id, why = id_of(entry[field], lookup)
+        if why then return entry_failure(self, path, why) end
+        copy[field == "owner" and "uid" or "gid"] = id or copy[field == "owner" and "uid" or "gid"]
+    end
+    if entry.template == nil then return copy end
+    if type(entry.template) ~= "string" then
+        return entry_failure(self, path, "template must be a path, got a " .. type(entry.template))
+    end
+    if entry.data ~= nil or entry.source ~= nil then
+        return entry_failure(self, path, "a template excludes data and source")
+    end
+    local text, err = require("atomicwriter.template").render_file(entry.template, context,
+        { filters = self.fields.filters })
+    if not text then return nil, err end
+    copy.data = text
+    return copy
+end
+
+local function gather(self)
+    local context, err = self.sources:context(self.fields.target)
+    if not context then return nil, err end
+    local payload = self.fields.payload
+    if type(payload) == "function" then
+        local why
+        payload, why = call(payload, context)
+        if payload == nil and why ~= nil then
+            if type(why) == "table" then return nil, why end
+            return entry_failure(self, nil, tostring(why))
+        end
+    end
+    if type(payload) == "table" and type(payload.build) == "function" then
+        payload = payload:build()
+    end
+    if type(payload) ~= "table" then
+        return entry_failure(self, nil, "it must be a table, got a " .. type(payload))
+    end
+    local finished = {}
+    for path, entry in pairs(payload) do
+        local done, entry_err = finish_entry(self, path, entry, context)
+        if done == nil then return nil, entry_err end
+        finished[path] = done
+        if type(done) == "table" and type(done.source) == "string" then
+            require("atomicwriter.input").note(done.source)
+        end
+    end
+    return finished
+end
+
+-- The script ----------------------------------------------------------------------------------
+
+local Project = {}
+Project.__index = Project
+
+local function fail(self, message)
+    return nil, failure.new { code = "project", message = format("%s: %s", self.name, message) }
+end
+
+local function new_projection(self, fields, index)
+    local fault = fault_of(fields)
+    if not fault and fields.filters then
+        local compile = require("atomicwriter.template").compile
+        local ok, why = pcall(compile, "", { filters = fields.filters })
+        fault = not ok and why or nil
+    end
+    local uid, user_fault = id_of(type(fields) == "table" and fields.owner or nil, values.user)
+    local gid, group_fault = id_of(type(fields) == "table" and fields.group or nil, values.group)
+    fault = fault or user_fault or group_fault
+    if fault then return fail(self, format("projection %d: %s", index, fault)) end
+    local maker = { name = self.name, fields = fields, sources = self._sources }
+    return require("atomicwriter.cli.projection").new({
+        target = fields.target, gather = function() return gather(maker) end,
+        options = {
+            default_mode = fields.mode, dir_mode = fields.dir_mode, uid = uid, gid = gid,
+            keep = fields.keep, durability = fields.durability, lock_timeout = fields.lock_timeout,
+            reuse = fields.reuse, create = fields.create,
+        },
+        check = fields.check, reload = fields.reload, signal = fields.signal,
+        pid_file = fields.pid_file, rollback = fields.rollback, timeout = fields.timeout,
+        watch = type(fields.watch) == "string" and { fields.watch } or fields.watch,
+        on_raise = describe_raised,
+    }, self._services)
+end
+
+-- A list of projections has no field `target`, whatever else it has.
+local function as_list(returned)
+    if type(returned) ~= "table" then return nil end
+    local is_list = returned.target == nil and (returned[1] ~= nil or next(returned) == nil)
+    return is_list and returned or { returned }
+end
+
+-- Run the script with globals of its own, on top of Lua's.
+local function run_script(self)
+    local chunk, why = loadfile(self.path, "t", setmetatable({}, { __index = _G }))
+    if not chunk then
+        return nil, failure.new { code = "project", message = why }
+    end
+    local returned, err = call(chunk)
+    if returned == nil and type(err) == "string" then err = raised { message = err } end
+    return returned, err
+end
+
+-- Note the modules that the script has required, so that they are watched and read anew.
+local function note_modules(self, before)
+    self._modules = {}
+    for name in pairs(package.loaded) do
+        local path = not before[name] and package.searchpath(name, package.path)
+        if path and sub("@" .. path, 1, #OWN_SOURCE) ~= OWN_SOURCE then
+            self._modules[#self._modules + 1] = name
+            if self.inputs then self.inputs:add(path) end
+        end
+    end
+end
+
+--- Run the script.
+-- @treturn[1] {table,...} projections
+-- @treturn[2] nil
+-- @treturn[2] table error, with the `traceback` when the script raised it
+function Project:load()
+    if self._services.new_inputs then
+        self.inputs = self._services.new_inputs()
+        self.inputs:add(self.path)
+    end
+    local moved, why = require("atomicwriter.cli.process").uv().chdir(self._directory)
+    if not moved then return fail(self, why) end
+    for _, name in ipairs(self._modules) do package.loaded[name] = nil end
+    local before = {}
+    for name in pairs(package.loaded) do before[name] = true end
+    local returned, err = run_script(self)
+    note_modules(self, before)
+    if returned == nil and err then return nil, err end
+    local list = as_list(returned)
+    if not list then
+        return fail(self, "it must return a projection or a list of them, got a " .. type(returned))
+    end
+    local projections = {}
+    for index, fields in ipairs(list) do
+        local made, fault = new_projection(self, fields, index)
+        if not made then return nil, fault end
+        projections[index] = made
+    end
+    return projections
+end
+
+local M = {}
+
+--- Take a script. Reads nothing yet.
+-- @tparam string path
+-- @tparam table sources made by `atomicwriter.cli.sources`: what the context is made of
+-- @tparam table services as projections need them
+-- @treturn table project, with the field `inputs` when somebody watches
+function M.new(path, sources, services)
+    local cwd = require("atomicwriter.cli.process").uv().cwd()
+    local absolute = find(path, "^/") and path or cwd .. "/" .. path
+    return setmetatable({
+        name = path, path = absolute, _directory = match(absolute, "^(.*/)"), _modules = {},
+        _sources = sources, _services = services,
+    }, Project)
+end
+
+return M

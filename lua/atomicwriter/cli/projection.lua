@@ -1,0 +1,298 @@
+--- One target and what belongs into it: gathered, checked, published, reloaded.
+--
+-- The order is always: gather the payload, write it (the check looks at the staged tree), and once
+-- it is published run the reload or send the signal. When that fails, the previous version is
+-- published again, under a new name, and reloaded.
+--
+-- The outcome's `code` is the exit code of the command line: 0 done, 1 failed, 3 refused by the
+-- check, 4 published but not reloaded.
+-- @module atomicwriter.cli.projection
+
+local find, format, match = string.find, string.format, string.match
+
+local COMMAND_TIMEOUT = 60
+local PROGRESS_AFTER = 1 -- seconds
+
+local DONE, FAILED, CHECK_FAILED, RELOAD_FAILED = 0, 1, 3, 4
+
+local Projection = {}
+Projection.__index = Projection
+
+local function process()
+    return require "atomicwriter.cli.process"
+end
+
+-- Commands ------------------------------------------------------------------------------------
+
+-- Run COMMAND, a shell command or a function, which gets ARGUMENT. True, or nil and why not.
+local function call(self, command, argument, options)
+    if type(command) == "function" then
+        local ok, answer, reason = xpcall(command, self._on_raise, argument)
+        if not ok then
+            self._services.console:error(answer.message, { traceback = answer.traceback })
+            return nil, answer.message
+        end
+        if answer ~= true then return nil, reason and tostring(reason) or "it returned no true" end
+        return true
+    end
+    options.timeout, options.signals = self._timeout, self._services.signals
+    local status, err = process().run(command, options)
+    if not status then return nil, tostring(err) end
+    if not status.ok then return nil, "the command " .. process().describe(status) end
+    return true
+end
+
+local function check(self, stage)
+    local command = self._check
+    if type(command) == "string" then command = process().fill(command, stage) end
+    return call(self, command, stage, {
+        on_stop = self._finishes and "finish" or "pass",
+        env = { ATOMICWRITER_TARGET = self.target, ATOMICWRITER_STAGE = stage },
+    })
+end
+
+-- The process id in FILE. Neither 0 nor 1: those would signal far more than one service.
+local function read_pid(file)
+    local handle, why = io.open(file, "r")
+    if not handle then return nil, "cannot read the pid file " .. why end
+    local text = handle:read("*l") or ""
+    handle:close()
+    local pid = tonumber(match(text, "^%s*(%d+)%s*$"))
+    if not pid or pid < 2 then return nil, format("%s holds no process id", file) end
+    return pid
+end
+
+local function send_signal(self)
+    local pid, why = read_pid(self._pid_file)
+    if not pid then return nil, why end
+    local sent, err = process().kill(pid, self._signal)
+    if not sent then
+        return nil, format("cannot send SIG%s to process %d: %s", self._signal, pid, tostring(err))
+    end
+    return true
+end
+
+-- Tell the consumers of RESULT.version. True, or nil and why not.
+local function reload(self, result)
+    if self._reload then
+        self._services.console:debug("reloading")
+        local ok, why = call(self, self._reload, result, {
+            on_stop = "finish",
+            env = {
+                ATOMICWRITER_TARGET = self.target, ATOMICWRITER_VERSION = result.version,
+                ATOMICWRITER_PREVIOUS = result.previous or "",
+            },
+        })
+        if not ok then return nil, "the reload failed: " .. why end
+    end
+    if self._signal then
+        local ok, why = send_signal(self)
+        if not ok then return nil, "the reload failed: " .. why end
+    end
+    return true
+end
+
+-- Publish what was live before RESULT again. What became of it in words, and whether it worked.
+local function roll_back(self, result)
+    if not self._rolls_back then return "the new version stays, as was asked", false end
+    if not result.previous then
+        return "the new version stays, since there is no previous one to roll back to", false
+    end
+    local back, err = self._writer:rollback(result.previous, { expect = result.version })
+    if not back then return "it was not rolled back: " .. tostring(err), false end
+    local ok, why = reload(self, back)
+    if ok then return format("rolled back to %s", result.previous), true end
+    return format("rolled back to %s, but then %s", result.previous, why), true
+end
+
+-- Results -------------------------------------------------------------------------------------
+
+local SIGNS = { { "added", "+" }, { "updated", "~" }, { "removed", "-" } }
+
+local function describe(self, result, dry_run)
+    local lines = {}
+    for _, kind in ipairs(SIGNS) do
+        for _, path in ipairs(result[kind[1]]) do lines[#lines + 1] = kind[2] .. " " .. path end
+    end
+    local what = format("unchanged, %s", result.version or "nothing is live")
+    if result.changed then
+        what = format("%s (%d added, %d updated, %d removed, %d unchanged)",
+            dry_run and "would be published" or "published " .. result.version,
+            #result.added, #result.updated, #result.removed, result.unchanged)
+    end
+    lines[#lines + 1] = format("%s: %s", self.target, what)
+    return lines
+end
+
+local LISTS = { "added", "updated", "removed", "warnings" }
+
+-- RESULT for the JSON encoder, which takes an empty table for an object.
+local function record_of(self, result)
+    local record = { target = self.target }
+    for name, value in pairs(result) do record[name] = value end
+    for _, name in ipairs(LISTS) do
+        record[name] = require("atomicwriter.template.json").list(result[name])
+    end
+    return record
+end
+
+local function failed(self, err, code)
+    local console = self._services.console
+    if console.json then
+        console:result(require("atomicwriter.cli.console").error_record(err, self.target), {})
+    end
+    return { code = code or FAILED, error = err }
+end
+
+-- The steps -----------------------------------------------------------------------------------
+
+local PHASES = {
+    lock = "waiting for another writer", compare = "comparing", write = "writing", sync = "syncing",
+}
+
+-- What the writer calls now and then: signals come in, the terminal shows how far it is.
+local function watch_progress(self)
+    local services = self._services
+    local signals, started = services.signals, nil
+    return function(progress)
+        if signals then
+            signals:poll()
+            local waits = progress.phase == "lock"
+            if signals.stop and (waits or not self._finishes) then return false, signals.stop end
+            if signals.stops > 1 then return false, signals.stop end
+        end
+        if not pcall(require, "luv") then return true end
+        started = started or process().now()
+        if process().now() - started >= PROGRESS_AFTER then
+            local count = progress.phase ~= "lock"
+                and format(", %d of %d files, %.1f MiB", progress.files, progress.total,
+                    progress.bytes / 2 ^ 20) or ""
+            services.console:progress(
+                format("%s: %s%s", self.target, PHASES[progress.phase] or progress.phase, count))
+        end
+        return true
+    end
+end
+
+-- With what to do next, where that is known.
+local function advise(self, err)
+    if err.code == "no_target" and find(err.message, "no such") and not self._options.create then
+        err.message = err.message .. " (--create, or create = true, makes it)"
+    end
+    return nil, err
+end
+
+local function open_writer(self)
+    if self._writer then return self._writer end
+    local writer, err = require("atomicwriter").new(self.target, self._options)
+    if not writer then return nil, err end
+    self._writer = writer
+    return writer
+end
+
+--- Gather the payload, the inputs of which are noted for `inputs`.
+-- @treturn[1] table payload
+-- @treturn[2] nil
+-- @treturn[2] table error
+function Projection:gather()
+    if not self._services.new_inputs then return self._gather(self) end
+    local set = self._services.new_inputs()
+    self.inputs = set
+    for _, path in ipairs(self._watch) do set:add(path) end
+    return require("atomicwriter.input").observe(function(path) set:add(path) end,
+        self._gather, self)
+end
+
+--- What a write of PAYLOAD would do; prints it.
+-- @tparam table payload
+-- @treturn table outcome
+function Projection:plan(payload)
+    local writer, err = open_writer(self)
+    if not writer then
+        advise(self, err)
+        return failed(self, err)
+    end
+    local result, plan_err = writer:plan(payload)
+    if not result then return failed(self, plan_err) end
+    self._services.console:result(record_of(self, result), describe(self, result, true))
+    return { code = DONE, result = result }
+end
+
+local function publish(self, payload)
+    local writer, err = open_writer(self)
+    if not writer then return advise(self, err) end
+    local options = { progress = watch_progress(self) }
+    if self._check then options.check = function(stage) return check(self, stage) end end
+    return writer:write(payload, options)
+end
+
+-- What follows a write: reload, and print. RESULT and ERR are what it returned.
+local function finish(self, result, err)
+    local console = self._services.console
+    console:clear_progress()
+    if not result then
+        return failed(self, err, err.code == "check_failed" and CHECK_FAILED or FAILED)
+    end
+    for _, warning in ipairs(result.warnings) do console:warn(warning) end
+    local record, lines = record_of(self, result), describe(self, result)
+    local code = DONE
+    if result.changed then
+        local ok, why = reload(self, result)
+        if not ok then
+            local what, rolled_back = roll_back(self, result)
+            record.reload_error, record.rolled_back, code = why, rolled_back, RELOAD_FAILED
+            lines[#lines + 1] = format("%s: %s", self.target, what)
+            console:error(format("%s: %s; %s", self.target, why, what))
+        end
+    end
+    local printed, print_err = console:result(record, lines)
+    if not printed then console:error("cannot write to standard output: " .. print_err) end
+    return { code = printed and code or math.max(code, FAILED), result = result }
+end
+
+--- Write PAYLOAD and reload; prints the result.
+-- @tparam table payload
+-- @treturn table outcome: `code`; `result` of the write, or `error`, which the caller logs
+function Projection:write(payload)
+    return finish(self, publish(self, payload))
+end
+
+--- Publish a retained version again, and reload; prints the result.
+-- @tparam ?string version nil: the newest retained one
+-- @treturn table outcome
+function Projection:rollback(version)
+    local writer, err = open_writer(self)
+    if not writer then return failed(self, err) end
+    return finish(self, writer:rollback(version))
+end
+
+--- Close the writer.
+function Projection:close()
+    if self._writer then self._writer:close() end
+    self._writer = nil
+end
+
+local M = { DONE = DONE }
+
+--- Make a projection.
+-- @tparam table fields `target`; `gather`: `function(projection)` that returns a payload, or nil
+--  and an error; `options` of the writer; `check` and `reload`: shell commands or functions;
+--  `signal` and `pid_file`; `rollback` (true): undo what cannot be reloaded; `timeout` of commands
+--  in seconds (60; 0: none); `watch`: more paths whose change means to gather again; `on_raise`:
+--  what becomes of an error that CHECK or RELOAD raises, a table with `message` and `traceback`
+-- @tparam table services `console`; `signals` or nil; `new_inputs`: makes a set of inputs, or nil;
+--  `finishes`: signals do not cancel a write
+-- @treturn table
+function M.new(fields, services)
+    local timeout = fields.timeout or COMMAND_TIMEOUT
+    return setmetatable({
+        target = fields.target,
+        _gather = fields.gather, _options = fields.options, _check = fields.check,
+        _reload = fields.reload, _signal = fields.signal, _pid_file = fields.pid_file,
+        _rolls_back = fields.rollback ~= false, _timeout = timeout > 0 and timeout or nil,
+        _watch = fields.watch or {}, _on_raise = fields.on_raise,
+        _services = services, _finishes = services.finishes,
+    }, Projection)
+end
+
+return M

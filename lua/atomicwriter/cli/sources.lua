@@ -1,0 +1,363 @@
+--- From the options of a command to a payload: everything that `--from-…`, `--template`, `--label`
+-- and their like name, read anew each time it is gathered.
+-- @module atomicwriter.cli.sources
+
+local failure = require "atomicwriter.failure"
+local input = require "atomicwriter.input"
+
+local find, format, gsub, match = string.find, string.format, string.gsub, string.match
+
+local HOSTNAME = "/proc/sys/kernel/hostname"
+local ENOTDIR = 20
+local DATA_LINK = "..data"
+local TEMPLATE_SUFFIX = "%.tmpl$"
+local COMMAND_TIMEOUT = 60
+
+local function fail(code, message, path)
+    return nil, failure.new { code = code, message = message, path = path }
+end
+
+-- Like fail, but OPTION is to blame.
+local function usage(option, message)
+    return fail("usage", format("%s: %s", option, message))
+end
+
+local function quote(text)
+    return require("atomicwriter.labels").quote(text)
+end
+
+-- Arguments -----------------------------------------------------------------------------------
+
+local function split_all(option, texts, split)
+    local list = {}
+    for _, text in ipairs(texts or {}) do
+        local first, second = split(text)
+        if not first then return usage(option, second.message) end
+        list[#list + 1] = { first, second }
+    end
+    return list
+end
+
+-- `[KEY=]CMD`: a key, and what follows its first `=`. Without one, the program's name is the key.
+local function split_exec(text)
+    local key, command = match(text, "^([-._/%w]+)=(.*)$")
+    if not key then
+        key, command = match(text, "^%s*[^%s]*/([^%s/]+)") or match(text, "^%s*([^%s]+)"), text
+    end
+    if not key or not find(command, "%S") then return nil, { message = "the command is empty" } end
+    return key, command
+end
+
+-- `[KEY=]PATH`; a path may have `=` when KEY stands before it.
+local function split_template(text)
+    local key, path = match(text, "^([^=]*)=(.*)$")
+    if not key then key, path = nil, text end
+    if key == "" then return nil, { message = "the key is empty" } end
+    if path == "" then return nil, { message = "the path is empty" } end
+    return path, key
+end
+
+-- Labels and data -----------------------------------------------------------------------------
+
+-- The map that FILES of the downward API and PAIRS come to.
+local function merge_labels(files, pairs_given, option)
+    local map, origins = {}, {}
+    local function add(key, value, origin)
+        if origins[key] then
+            return usage(origin, format("%s is given by %s already", quote(key), origins[key]))
+        end
+        map[key], origins[key] = value, origin
+        return true
+    end
+    for _, path in ipairs(files or {}) do
+        local text, why, errno = input.read(path)
+        if not text then
+            return nil, failure.new {
+                code = "io", op = "open", message = why, path = path, errno = errno,
+            }
+        end
+        local found, err = require("atomicwriter.labels").parse(text)
+        if not found then
+            err.path = path
+            return nil, err
+        end
+        for key, value in pairs(found) do
+            local added, clash = add(key, value, option .. "s-from " .. path)
+            if not added then return nil, clash end
+        end
+    end
+    for _, pair in ipairs(pairs_given or {}) do
+        local added, clash = add(pair.key, pair.value, option)
+        if not added then return nil, clash end
+    end
+    return map
+end
+
+local function load_data(args)
+    local data = require "atomicwriter.data"
+    local map, set = {}, {}
+    for _, pair in ipairs(args.data or {}) do
+        if map[pair.key] ~= nil then
+            return usage("--data", quote(pair.key) .. " is given twice")
+        end
+        local value, err = data.load(pair.value)
+        if value == nil then return nil, err end
+        map[pair.key] = value
+    end
+    for _, pair in ipairs(args.set or {}) do
+        if set[pair.key] or map[pair.key] ~= nil then
+            return usage("--set", quote(pair.key) .. " is given twice")
+        end
+        set[pair.key] = true
+        local done, why = data.set(map, pair.key, pair.value)
+        if not done then return usage("--set", why) end
+    end
+    return map
+end
+
+-- Templates -----------------------------------------------------------------------------------
+
+local function key_of(path)
+    return (gsub(match(gsub(path, "/+$", ""), "[^/]*$"), TEMPLATE_SUFFIX, ""))
+end
+
+local function is_left_out(name)
+    return find(name, "^[._]") or find(name, "~$")
+end
+
+-- As a directory is opened, without opening what is none; nil and an error when there is nothing.
+local function is_directory(path)
+    local handle, why, errno = io.open(path .. "/.", "rb")
+    if handle then
+        handle:close()
+        return true
+    end
+    if errno == ENOTDIR then return false end
+    return nil, failure.new {
+        code = "io", op = "open", message = gsub(why, "^.*: ", ""), path = path, errno = errno,
+    }
+end
+
+-- The templates below DIRECTORY, into LIST, each `{ key, path }`.
+local function list_templates(directory, prefix, list)
+    input.note(directory)
+    local names, err = require("atomicwriter.core").list_directory(directory)
+    if not names then return nil, err end
+    for _, item in ipairs(names) do
+        local path = directory .. "/" .. item.name
+        if not is_left_out(item.name) then
+            if item.type == "directory" then
+                local listed, list_err = list_templates(path, prefix .. item.name .. "/", list)
+                if not listed then return nil, list_err end
+            elseif item.type == "file" or item.type == "link" and not is_directory(path) then
+                list[#list + 1] = { gsub(prefix .. item.name, TEMPLATE_SUFFIX, ""), path }
+            end
+        end
+    end
+    return list
+end
+
+-- Not through `input`: nobody can watch a file of /proc.
+local function hostname()
+    local file = io.open(HOSTNAME, "r")
+    local name = file and file:read("*l")
+    if file then file:close() end
+    return name
+end
+
+local Sources = {}
+Sources.__index = Sources
+
+-- A directory that is managed is read through the version that is live now, which a snapshot keeps
+-- until everything is rendered.
+local function resolve_directory(self, path)
+    local managed = path .. "/" .. DATA_LINK
+    if not is_directory(managed) then return path end
+    input.note(managed)
+    local snapshot, err = require("atomicwriter").open(path)
+    if not snapshot then return nil, err end
+    self._snapshots[#self._snapshots + 1] = snapshot
+    return path .. "/" .. snapshot.version
+end
+
+local function find_templates(self, path, key)
+    local directory, err = is_directory(path)
+    if directory == nil then return nil, err end
+    if not directory then return { { key or key_of(path), path } } end
+    local resolved, snapshot_err = resolve_directory(self, gsub(path, "(.)/+$", "%1"))
+    if not resolved then return nil, snapshot_err end
+    return list_templates(resolved, key and gsub(key, "/*$", "/") or "", {})
+end
+
+local function add_templates(self, builder, context)
+    for _, given in ipairs(self._templates) do
+        local list, err = find_templates(self, given[1], given[2])
+        if not list then return nil, err end
+        for _, item in ipairs(list) do
+            local text, render_err =
+                require("atomicwriter.template").render_file(item[2], context)
+            if not text then return nil, render_err end
+            local added, add_err = builder:from_data(item[1], text, "template " .. item[2])
+            if not added then return nil, add_err end
+        end
+    end
+    return true
+end
+
+-- Everything else -----------------------------------------------------------------------------
+
+local function add_files(self, builder)
+    for _, file in ipairs(self._files) do
+        local added, err = builder:from_file(file[1], file[2])
+        if not added then return nil, err end
+    end
+    for _, literal in ipairs(self._literals) do
+        local added, err = builder:from_literal(literal[1], literal[2])
+        if not added then return nil, err end
+    end
+    for _, path in ipairs(self._args.from_env_file or {}) do
+        local added, err = builder:from_env_file(path)
+        if not added then return nil, err end
+    end
+    for _, pattern in ipairs(self._args.from_env or {}) do
+        local added, err = builder:from_env(pattern)
+        if not added then return nil, err end
+    end
+    return true
+end
+
+local function add_output(self, builder)
+    for _, exec in ipairs(self._execs) do
+        local key, command = exec[1], exec[2]
+        local process = require "atomicwriter.cli.process"
+        local status, err = process.run(command, {
+            capture = true, timeout = self._timeout, signals = self._signals, on_stop = "pass",
+        })
+        if not status then return nil, err end
+        if not status.ok then
+            local what = process.describe(status)
+            return fail("exec", format("the command for %s %s", quote(key), what))
+        end
+        local added, add_err = builder:from_data(key, status.output, "--from-exec")
+        if not added then return nil, add_err end
+    end
+    return true
+end
+
+local function add_maps(self, builder, context)
+    local args = self._args
+    for _, kind in ipairs { "labels", "annotations" } do
+        local key = args[kind .. "_key"] or kind
+        if next(context[kind]) and key ~= "" then
+            local added, err = builder[kind](builder, context[kind], key)
+            if not added then return nil, err end
+        end
+    end
+    return true
+end
+
+local function set_attributes(self, builder)
+    for _, item in ipairs(self._args.file_mode or {}) do
+        local set, err = builder:attributes(item.key, { mode = item.value })
+        if not set then return usage("--file-mode", err.message) end
+    end
+    for _, item in ipairs(self._args.file_owner or {}) do
+        local set, err = builder:attributes(item.key, { uid = item.uid, gid = item.gid })
+        if not set then return usage("--file-owner", err.message) end
+    end
+    return true
+end
+
+local function gather(self, target)
+    local context, err = self:context(target)
+    if not context then return nil, err end
+    local builder = require("atomicwriter.payload").new()
+    for _, add in ipairs { add_files, add_output, add_templates, add_maps, set_attributes } do
+        local added, add_err = add(self, builder, context)
+        if not added then return nil, add_err end
+    end
+    return builder:build()
+end
+
+--- What templates see: `env`, `labels`, `annotations`, `data`, `target`, `hostname`.
+-- @tparam string target
+-- @treturn[1] table
+-- @treturn[2] nil
+-- @treturn[2] table error
+function Sources:context(target)
+    local args = self._args
+    local labels, label_err = merge_labels(args.labels_from, args.label, "--label")
+    if not labels then return nil, label_err end
+    local annotations, annotation_err =
+        merge_labels(args.annotations_from, args.annotation, "--annotation")
+    if not annotations then return nil, annotation_err end
+    local context = { labels = labels, annotations = annotations, target = target }
+    if self._needs_context then
+        local data, data_err = load_data(args)
+        if not data then return nil, data_err end
+        local environ, env_err = require("atomicwriter.env").environ()
+        if not environ then return nil, env_err end
+        context.data, context.env = data, environ
+        context.hostname = hostname()
+    end
+    return context
+end
+
+--- Read everything and make the payload.
+-- @tparam string target what templates see as `target`
+-- @treturn[1] table payload as a writer takes it
+-- @treturn[2] nil
+-- @treturn[2] table error; code `usage` when an option is to blame
+function Sources:gather(target)
+    self._snapshots = {}
+    local payload, err = gather(self, target)
+    for _, snapshot in ipairs(self._snapshots) do snapshot:close() end
+    return payload, err
+end
+
+local M = {}
+
+--- Take the arguments of a command apart. Reads nothing yet.
+-- @tparam table args as `atomicwriter.cli.options` names them
+-- @tparam[opt] table options `signals`: to heed while commands run; `needs_context`: somebody else
+--  renders, too
+-- @treturn[1] table sources
+-- @treturn[2] nil
+-- @treturn[2] table error, code `usage`
+function M.new(args, options)
+    options = options or {}
+    local payload = require "atomicwriter.payload"
+    local files, file_err = split_all("--from-file", args.from_file, payload.parse_file)
+    if not files then return nil, file_err end
+    local literals, literal_err =
+        split_all("--from-literal", args.from_literal, payload.parse_literal)
+    if not literals then return nil, literal_err end
+    local execs, exec_err = split_all("--from-exec", args.from_exec, split_exec)
+    if not execs then return nil, exec_err end
+    local templates, template_err = split_all("--template", args.template, split_template)
+    if not templates then return nil, template_err end
+    local timeout = args.command_timeout or COMMAND_TIMEOUT
+    return setmetatable({
+        _args = args, _files = files, _literals = literals, _execs = execs, _templates = templates,
+        _signals = options.signals, _timeout = timeout > 0 and timeout or nil,
+        _needs_context = options.needs_context or #templates > 0 or #(args.data or {}) > 0,
+        _snapshots = {},
+    }, Sources)
+end
+
+local NAMES = {
+    "from_file", "from_literal", "from_env_file", "from_env", "from_exec", "template",
+    "label", "annotation", "labels_from", "annotations_from",
+}
+
+--- What is wrong with the arguments as a whole: they name no source.
+-- @tparam table args
+-- @treturn ?string
+function M.fault(args)
+    for _, name in ipairs(NAMES) do
+        if args[name] and #args[name] > 0 then return nil end
+    end
+    return "no source given: add one, such as --template PATH or --from-file PATH"
+end
+
+return M

@@ -1,0 +1,128 @@
+--- What the arguments of options may be: texts turned into values, or refused with a reason.
+--
+-- Each function takes the text and returns the value, or nil and what is wrong with it.
+-- @module atomicwriter.cli.values
+
+local find, format, match, upper = string.find, string.format, string.match, string.upper
+
+local UNITS = { ms = 0.001, s = 1, m = 60, h = 3600, [""] = 1 }
+local ID_MAX = 4294967294
+
+local M = {}
+
+--- A mode of files: octal digits, `640` or `0640`.
+-- @tparam string text
+-- @treturn string octal digits as a writer takes them
+function M.mode(text)
+    if not find(text, "^0?[0-7][0-7][0-7]$") then
+        return nil, format("'%s' is no file mode: give three octal digits, such as 0640", text)
+    end
+    return "0" .. match(text, "...$")
+end
+
+--- A mode of directories, which their owner must be able to read and enter.
+-- @tparam string text
+-- @treturn string
+function M.dir_mode(text)
+    local mode, why = M.mode(text)
+    if not mode then return nil, why end
+    if not find(mode, "^0[57]") then
+        return nil, format("'%s' locks the owner out: give 0700, 0750 or 0755", text)
+    end
+    return mode
+end
+
+--- A whole number, 0 or more.
+-- @tparam string text
+-- @treturn number
+function M.count(text)
+    local number = find(text, "^%d+$") and #text < 10 and tonumber(text)
+    if not number then return nil, format("'%s' is no number: give 0 or more", text) end
+    return number
+end
+
+--- A time: `100ms`, `2s`, `1.5m`, `1h`; plain numbers are seconds.
+-- @tparam string text
+-- @treturn number seconds
+function M.duration(text)
+    local number, unit = match(text, "^(%d+%.?%d*)(%a*)$")
+    number = number and UNITS[unit] and tonumber(number) * UNITS[unit]
+    if not number or number > 1e9 then
+        return nil, format("'%s' is no time: give a number and ms, s, m or h, such as 100ms", text)
+    end
+    return number
+end
+
+-- NAME as the system knows it, by LOOKUP of the core.
+local function find_id(text, lookup, kind)
+    if find(text, "^%d+$") then
+        local id = tonumber(text)
+        if id > ID_MAX then return nil, format("%s id %s is out of range", kind, text) end
+        return id
+    end
+    local id, err = require("atomicwriter.core")[lookup](text)
+    if id then return id end
+    return nil, format("there is no %s '%s'%s", kind, text, err and ": " .. tostring(err) or "")
+end
+
+--- A user, by name or number.
+-- @tparam string text
+-- @treturn number
+function M.user(text) return find_id(text, "user_id", "user") end
+
+--- A group, by name or number.
+-- @tparam string text
+-- @treturn number
+function M.group(text) return find_id(text, "group_id", "group") end
+
+--- A signal: `HUP`, `SIGHUP` or `hup`.
+-- @tparam string text
+-- @treturn string `"HUP"`
+function M.signal(text)
+    local name = match(upper(text), "^SIG(%u+%d*)$") or match(upper(text), "^%u+%d*$")
+    if not name or not require("luv").constants["SIG" .. name] then
+        return nil, format("there is no signal '%s': give a name such as HUP or USR1", text)
+    end
+    return name
+end
+
+--- `KEY=VALUE`, split at the first `=`. The error does not show TEXT, which may be a secret.
+-- @tparam string text
+-- @treturn table `{ key =, value = }`
+function M.pair(text)
+    local key, value = match(text, "^([^=]+)=(.*)$")
+    if not key then return nil, "expected NAME=VALUE" end
+    return { key = key, value = value }
+end
+
+--- `KEY=MODE`, split at the last `=`.
+-- @tparam string text
+-- @treturn table `{ key =, value = }`
+function M.key_mode(text)
+    local key, mode_text = match(text, "^(.+)=([^=]*)$")
+    if not key then return nil, "expected KEY=MODE, such as key.pem=0600" end
+    local mode, why = M.mode(mode_text)
+    if not mode then return nil, why end
+    return { key = key, value = mode }
+end
+
+--- `KEY=USER[:GROUP]`, `KEY=:GROUP`, split at the last `=`.
+-- @tparam string text
+-- @treturn table `{ key =, uid =, gid = }`
+function M.key_owner(text)
+    local key, user, group = match(text, "^(.+)=([^=:]*):?([^=:]*)$")
+    if not key or user .. group == "" then
+        return nil, "expected KEY=USER, KEY=USER:GROUP or KEY=:GROUP"
+    end
+    local owner = { key = key }
+    for field, pair in pairs { uid = { user, M.user }, gid = { group, M.group } } do
+        if pair[1] ~= "" then
+            local id, why = pair[2](pair[1])
+            if not id then return nil, why end
+            owner[field] = id
+        end
+    end
+    return owner
+end
+
+return M

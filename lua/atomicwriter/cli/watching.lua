@@ -1,0 +1,180 @@
+--- Stay, and project again whenever an input changes.
+--
+-- The loop waits for file events, signals and timers; what it then does, it does to the end:
+-- gather, write, reload, one projection after the other. So no two commands ever overlap, and what
+-- changed meanwhile is found by the next look at the inputs. A projection that fails keeps its
+-- last good version; the failure is told once, and tried again when an input changes and, in case
+-- it was the world's fault, later and later.
+-- @module atomicwriter.cli.watching
+
+local projection = require "atomicwriter.cli.projection"
+
+local format, min = string.format, math.min
+
+local DEBOUNCE = 0.1 -- seconds
+local DEBOUNCE_MAX = 20 -- times that, when changes never cease
+local SETTLE = 0.05 -- an edit may hide in the same tick of the clock for so long
+local RETRY_MIN, RETRY_MAX = 1, 60
+
+local function now()
+    return require("atomicwriter.cli.process").now()
+end
+
+local function wait(predicate, timeout)
+    return require("atomicwriter.cli.process").wait(predicate, timeout)
+end
+
+-- Tell of a failure once, and of the recovery.
+local function report(self, item, err)
+    local message = err and tostring(err)
+    if message and item.message ~= message then
+        self._console:error(message, { traceback = err.traceback })
+    elseif not message and item.message then
+        self._console:info(format("%s: recovered", item.name))
+    end
+    item.message = message
+end
+
+-- Gather and write one projection; sets when to come back to it.
+local function apply(self, item)
+    local target = item.projection
+    local payload, err = target:gather()
+    if payload then err = target:write(payload).error end
+    report(self, item, err)
+    item.due, item.delay = nil, err and min((item.delay or RETRY_MIN / 2) * 2, RETRY_MAX) or nil
+    if err then
+        item.due = now() + item.delay
+    elseif target.inputs:unsettled() then
+        item.due = now() + SETTLE
+    elseif self._interval > 0 then
+        item.due = now() + self._interval
+    end
+end
+
+local function new_items(projections)
+    local items = {}
+    for index, target in ipairs(projections) do
+        items[index] = { projection = target, name = target.target }
+    end
+    return items
+end
+
+-- The projections that are to be made again: all, those whose inputs changed, those that are due.
+local function find_work(self, all)
+    local work = {}
+    for _, item in ipairs(self._items) do
+        if all or item.projection.inputs:changed() or item.due and item.due <= now() then
+            work[#work + 1] = item
+        end
+    end
+    return work
+end
+
+local function follow_inputs(self)
+    local sets = { self._loader and self._loader.inputs }
+    for _, item in ipairs(self._items) do sets[#sets + 1] = item.projection.inputs end
+    self._watcher:follow(sets)
+    if self._watcher.reason and not self._reason_told then
+        self._reason_told = true
+        self._console:warn(self._watcher.reason)
+    end
+end
+
+local function next_due(self)
+    local due
+    for _, item in ipairs(self._items) do due = min(due or math.huge, item.due or math.huge) end
+    return due
+end
+
+-- Wait for something to do; whether it is worth looking at once.
+local function wait_for_change(self)
+    local due = next_due(self)
+    wait(function()
+        return self._signals.stop or self._signals.hangups > 0 or self._watcher.dirty
+    end, due and due < math.huge and math.max(due - now(), 0) or nil)
+end
+
+-- Wait until no more events come in.
+local function let_settle(self)
+    local signals, watcher = self._signals, self._watcher
+    local stop_at = now() + self._debounce * DEBOUNCE_MAX
+    repeat
+        watcher.dirty = false
+        local more = wait(function()
+            return watcher.dirty or signals.stop
+        end, self._debounce)
+    until not more or signals.stop or now() >= stop_at
+end
+
+local function pause(self)
+    if self._splay <= 0 then return end
+    wait(function() return self._signals.stop end, math.random() * self._splay)
+end
+
+-- Read the script anew; what it said before stays when it cannot be read.
+local function load_again(self)
+    local projections, err = self._loader:load()
+    report(self, self._script, err)
+    if not projections then return false end
+    for _, item in ipairs(self._items) do item.projection:close() end
+    self._items = new_items(projections)
+    return true
+end
+
+local function look(self)
+    local signals = self._signals
+    local all = signals.hangups > 0
+    if self._watcher.dirty or all then
+        let_settle(self)
+        signals.hangups = 0
+    end
+    if signals.stop then return end
+    if self._loader and (all or self._loader.inputs:changed()) and load_again(self) then
+        all = true
+    end
+    local work = find_work(self, all)
+    if #work > 0 then pause(self) end
+    for _, item in ipairs(work) do
+        if not signals.stop then apply(self, item) end
+    end
+end
+
+local function is_unseen(self)
+    return #find_work(self, false) > 0 or self._loader and self._loader.inputs:changed()
+end
+
+local M = {}
+
+--- Project, then watch until SIGINT or SIGTERM ends it.
+-- @tparam table projections made with the services below and `new_inputs`
+-- @tparam table options `debounce`, `splay`, `interval`: seconds; `loader`: what PROJECTIONS come
+--  from, if that can change: `loader:load()` returns new ones, or nil and an error, and
+--  `loader.inputs` are the inputs that it read
+-- @tparam table services `console`, `signals`
+-- @treturn number exit code: 0
+function M.run(projections, options, services)
+    local self = {
+        _items = new_items(projections), _loader = options.loader,
+        _script = { name = options.loader and options.loader.name },
+        _debounce = options.debounce or DEBOUNCE, _splay = options.splay or 0,
+        _interval = options.interval or 0,
+        _console = services.console, _signals = services.signals,
+        _watcher = require("atomicwriter.cli.inputs").watch(),
+    }
+    for _, item in ipairs(self._items) do
+        if not self._signals.stop then apply(self, item) end
+    end
+    self._console:info("watching for changes")
+    while not self._signals.stop do
+        follow_inputs(self)
+        -- What changed between being read and being watched would else go unnoticed.
+        if not is_unseen(self) then wait_for_change(self) end
+        look(self)
+    end
+    self._watcher:close()
+    for _, item in ipairs(self._items) do item.projection:close() end
+    self._console:info("ended by " .. self._signals.stop)
+    return projection.DONE
+end
+
+return M
