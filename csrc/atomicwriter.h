@@ -311,9 +311,11 @@ AW_API int aw_plan(aw_writer *writer, aw_payload *payload, aw_result *result,
 /* Publish the contents, modes and owners of a retained version again, as a new
  * version: names only ever increase, so that whoever compares them sees a
  * change. VERSION is a name from aw_versions(), or NULL for the newest retained
- * one. AW_E_NOT_FOUND if there is none such. Otherwise as aw_write(). */
-AW_API int aw_rollback(aw_writer *writer, const char *version, const aw_hooks *hooks,
-                       aw_result *result, aw_error *err);
+ * one. EXPECTED is the version that must be live once the lock is held, so that
+ * nobody undoes what another has published since; or NULL for any. AW_E_NOT_FOUND
+ * if there is none such, or another is live. Otherwise as aw_write(). */
+AW_API int aw_rollback(aw_writer *writer, const char *version, const char *expected,
+                       const aw_hooks *hooks, aw_result *result, aw_error *err);
 
 /* Remove every retained version that nobody leases, whatever options.keep
  * says. *REMOVED is their number. Where nothing is live nothing is removed. What

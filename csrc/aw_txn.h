@@ -47,6 +47,7 @@ typedef struct aw_txn {
     int            (*choose)(struct aw_txn *t, const char *wanted);
                                     /* of a rollback: makes its payload       */
     const char      *wanted;        /* by a rollback: a version, or NULL      */
+    const char      *expected;      /* to be live then; or NULL               */
     int              origin;        /* the version rolled back to             */
     aw_tree          origin_tree;   /* its folders' names live here           */
     aw_result        result;

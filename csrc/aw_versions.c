@@ -66,6 +66,16 @@ static int put_node(aw_txn *t, aw_cursor *cursor, const aw_node *node)
     return aw_payload_put_folder(t->payload, &folder, t->err);
 }
 
+static int check_expected(const aw_txn *t)
+{
+    bool live = t->live.fd >= 0;
+
+    if (!t->expected || (live && strcmp(t->live.name, t->expected) == 0))
+        return 0;
+    return aw_fail(t->err, AW_E_NOT_FOUND, t->expected, "it is not the live version%s%s",
+                   live ? ": that is " : ", and none is", live ? t->live.name : "");
+}
+
 /* The payload of a rollback: what the version holds, as it is there. */
 static int choose_origin(aw_txn *t, const char *wanted)
 {
@@ -73,6 +83,8 @@ static int choose_origin(aw_txn *t, const char *wanted)
     aw_cursor cursor;
     int rc = 0;
 
+    if (check_expected(t) < 0)
+        return -1;
     if (!version)
         return aw_fail(t->err, AW_E_NOT_FOUND, wanted, "there is no such retained version");
     t->origin = aw_at_open_dir(t->target, version);
@@ -91,8 +103,8 @@ static int choose_origin(aw_txn *t, const char *wanted)
     return rc;
 }
 
-int aw_rollback(aw_writer *writer, const char *version, const aw_hooks *hooks,
-                aw_result *result, aw_error *err)
+int aw_rollback(aw_writer *writer, const char *version, const char *expected,
+                const aw_hooks *hooks, aw_result *result, aw_error *err)
 {
     aw_txn t;
     int rc;
@@ -100,6 +112,7 @@ int aw_rollback(aw_writer *writer, const char *version, const aw_hooks *hooks,
     aw_txn_begin(&t, writer, NULL, hooks, err);
     t.choose = choose_origin;
     t.wanted = version;
+    t.expected = expected;
     rc = aw_txn_finish(&t, aw_publish(&t), result);
     aw_payload_free(t.payload);
     return rc;

@@ -325,6 +325,12 @@ static const char *read_durability(lua_State *L, int index, void *out)
     return NULL;
 }
 
+static const char *read_version(lua_State *L, int index, void *out)
+{
+    *(const char **)out = string_at(L, index);
+    return *(const char **)out ? NULL : "must be the name of a version";
+}
+
 static const char *read_data(lua_State *L, int index, void *out)
 {
     aw_entry *entry = out;
@@ -365,14 +371,22 @@ static const field writer_options[] = {
     { NULL, NULL, 0 },
 };
 
-/* The functions among a call's options. */
-typedef struct wanted_hooks {
-    bool check, progress;
-} wanted_hooks;
+/* The options of a call. The strings are the table's. */
+typedef struct call_options {
+    bool        check, progress;
+    const char *expect;
+} call_options;
 
 static const field write_options[] = {
-    { "check", read_function, offsetof(wanted_hooks, check) },
-    { "progress", read_function, offsetof(wanted_hooks, progress) },
+    { "check", read_function, offsetof(call_options, check) },
+    { "progress", read_function, offsetof(call_options, progress) },
+    { NULL, NULL, 0 },
+};
+
+static const field rollback_options[] = {
+    { "check", read_function, offsetof(call_options, check) },
+    { "progress", read_function, offsetof(call_options, progress) },
+    { "expect", read_version, offsetof(call_options, expect) },
     { NULL, NULL, 0 },
 };
 
@@ -594,7 +608,7 @@ static int handle_index(lua_State *L)
 /* ---- hooks: functions of the caller's that a write calls ----------------- */
 
 typedef struct hooks {
-    wanted_hooks wanted;
+    call_options wanted;
     aw_hooks     core;     /* for the core; its context is this            */
     lua_State   *L;
     int          base;     /* stack index of what push_hooks() pushes      */
@@ -663,7 +677,8 @@ static int tell(lua_State *L)
 enum { ASK, TELL = 2, HOOKS = 4, HELD = 5, HOOKS_SLOTS = 7 };
 
 /* Push what calling the functions in the options at INDEX takes, and the place for
- * what gather() holds. */
+ * what gather() holds; until then for the string of an option, which a function of
+ * the caller's may take out of the table. */
 static void push_hooks(lua_State *L, int index, hooks *calls)
 {
     luaL_checkstack(L, 20 + HOOKS_SLOTS, NULL);
@@ -677,7 +692,9 @@ static void push_hooks(lua_State *L, int index, hooks *calls)
     if (calls->wanted.progress)
         lua_rawget(L, index);
     lua_pushlightuserdata(L, calls);
-    lua_pushnil(L);
+    lua_pushliteral(L, "expect");
+    if (calls->wanted.expect)
+        lua_rawget(L, index);
     lua_pushliteral(L, "data");
 }
 
@@ -739,11 +756,11 @@ static int call_progress(void *context, const aw_progress *progress, char *reaso
     return tell_progress(calls, phase, progress, reason, size);
 }
 
-/* The hooks of one call, for the options at INDEX. */
-static void begin_hooks(lua_State *L, int index, hooks *calls)
+/* The hooks of one call, for its options at INDEX, which may be FIELDS. */
+static void begin_hooks(lua_State *L, int index, const field *fields, hooks *calls)
 {
     calls->L = L;
-    check_options(L, index, write_options, &calls->wanted);
+    check_options(L, index, fields, &calls->wanted);
     push_hooks(L, index, calls);
     calls->core.check = calls->wanted.check ? call_check : NULL;
     calls->core.progress = calls->wanted.progress ? call_progress : NULL;
@@ -889,7 +906,7 @@ static int writer_write(lua_State *L)
 
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 3);
-    begin_hooks(L, 3, &calls);
+    begin_hooks(L, 3, write_options, &calls);
     held = calls.wanted.progress ? calls.base + HELD : 0;
     own = begin_call(L, WRITER);
 
@@ -939,7 +956,7 @@ static const char *check_name(lua_State *L, bool *sane, aw_error *err)
     return name;
 }
 
-/* writer:rollback([version [, { check = function, progress = function }]]) */
+/* writer:rollback([version [, { check = function, progress = function, expect = }]]) */
 static int writer_rollback(lua_State *L)
 {
     handle *self = check_open(L, WRITER);
@@ -954,14 +971,15 @@ static int writer_rollback(lua_State *L)
     lua_settop(L, 3);
     if (!lua_isnil(L, 2))
         version = check_name(L, &sane, &err);
-    begin_hooks(L, 3, &calls);
+    begin_hooks(L, 3, rollback_options, &calls);
     own = begin_call(L, WRITER);
     if (!sane)
         return fail(L, self, own, &err);
     end = begin_waiting(self);
     do {
         self->busy = true;
-        rc = aw_rollback(self->writer, version, &calls.core, &own->result, &err);
+        rc = aw_rollback(self->writer, version, calls.wanted.expect, &calls.core, &own->result,
+                         &err);
         self->busy = false;
     } while (rc < 0 && goes_on_waiting(L, own, &calls, end, &err));
     return rc < 0 ? fail(L, self, own, &err) : push_result(L, own);

@@ -183,9 +183,12 @@ M.watch = core.watch
 -- @tparam[opt] table options
 -- @tparam[opt] function options.check as of @{Writer:write}
 -- @tparam[opt] function options.progress as of @{Writer:write}
+-- @tparam[opt] string options.expect a version's name: roll back only if that one is
+--  live once the lock is held, and never undo what somebody else has published
 -- @treturn[1] Result
 -- @treturn[2] nil
--- @treturn[2] Error `not_found`: none such; else as for @{Writer:write}
+-- @treturn[2] Error `not_found`: none such, or another than the expected one is
+--  live; else as for @{Writer:write}
 
 --- The live version and the retained ones, newest first. Takes no lock.
 -- @function Writer:versions

@@ -161,6 +161,10 @@ describe("misuse raises at the caller's line:", function()
                 function() writer:rollback(nil, { progres = print }) end)
             raises("bad argument #2 to 'rollback' (option 'progress' must be a function)",
                 function() writer:rollback(nil, { progress = 1 }) end)
+            for _, expect in ipairs { 1, true, "..2026\0" } do
+                raises("bad argument #2 to 'rollback' (option 'expect' must be the name of a "
+                    .. "version)", function() writer:rollback(nil, { expect = expect }) end)
+            end
         end)
 
         it("a version that is no string", function()

@@ -205,6 +205,68 @@ describe("A retained version", function()
         assert(volume.shows(target, { n = "2" }, 0))
     end)
 
+    it("is published only if the expected version is live, and else nothing changes", function()
+        local writer = open(3)
+        local names = write(writer, 3)
+        local before = sandbox.listing(target)
+        for _, expect in ipairs { names[2], "..2999_01_01_00_00_00.1", "", "nonsense" } do
+            local result, err = writer:rollback(nil, { expect = expect })
+            assert.is_nil(result)
+            assert.equal("not_found", err.code)
+            assert.equal(expect ~= "" and expect or nil, err.path)
+            assert.truthy(err.message:find("not the live version: that is " .. names[3], 1, true))
+            assert.is_false(err.committed)
+        end
+        assert.equal(before, sandbox.listing(target))
+        assert(writer:rollback(nil, { expect = names[3] }))
+        assert(volume.shows(target, { n = "2" }, 3))
+        assert(writer:rollback(names[1], { expect = volume.live(target) }))
+        assert(volume.shows(target, { n = "1" }, 3))
+    end)
+
+    it("is expected once the lock is held: not what another has published meanwhile", function()
+        local writer = open(3)
+        local names = write(writer, 2)
+        local child = sandbox.spawn(sandbox.lua(dir, function(where, held, go)
+            local system = require "system"
+            local other = assert(require("atomicwriter").new(where, { keep = 3 }))
+            assert(other:write({ n = "newer" }, {
+                check = function()
+                    io.open(held, "w"):close()
+                    for _ = 1, 6000 do
+                        if io.open(go) then return true end
+                        system.sleep(0.01)
+                    end
+                end,
+            }))
+        end, target, dir .. "/held", dir .. "/go"))
+        assert.truthy(sandbox.eventually(function() return sandbox.kind(dir .. "/held") end))
+        local options
+        options = {
+            expect = table.concat({ names[2] }),
+            progress = function(progress)
+                if progress.phase == "lock" then sandbox.write_file(dir .. "/go", "") end
+                options.expect = nil -- it was taken when the call began
+                collectgarbage()
+            end,
+        }
+        local _, err = writer:rollback(nil, options)
+        assert.equal(0, (child:wait(60)))
+        assert.equal("not_found", err.code)
+        assert.equal(names[2], err.path)
+        assert(volume.shows(target, { n = "newer" }, 3))
+    end)
+
+    it("is not expected of anything where nothing is live", function()
+        local writer = open(3)
+        local names = write(writer, 2)
+        assert(os.remove(target .. "/..data"))
+        local _, err = writer:rollback(nil, { expect = names[2] })
+        assert.equal("not_found", err.code)
+        assert.matches("none is$", err.message)
+        assert.is_true(sandbox.resolves(target .. "/" .. names[1] .. "/n"))
+    end)
+
     it("is not a link that looks like one", function()
         local writer = open(5)
         write(writer, 1)

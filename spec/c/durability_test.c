@@ -477,7 +477,7 @@ TEST(rolled_back, "G4: a durable rollback to a version that was written without 
     write_as(AW_NOT_DURABLE, 2, ONE, true);
     write_as(AW_DURABLE, 2, FILES(F("other", "")), true);
     writer = open_writer(AW_DURABLE, 2);
-    CHECK_OK(aw_rollback(writer, NULL, NULL, &result, &err), &err);
+    CHECK_OK(aw_rollback(writer, NULL, NULL, NULL, &result, &err), &err);
     check_done(true);
     aw_result_clear(&result);
     aw_writer_close(writer);

@@ -132,7 +132,7 @@ static int act_rollback(const scenario *s, aw_result *result, aw_error *err)
     int rc = aw_writer_open("target", &options, &writer, err);
 
     if (rc == 0)
-        rc = aw_rollback(writer, NULL, NULL, result, err);
+        rc = aw_rollback(writer, NULL, NULL, NULL, result, err);
     aw_writer_close(writer);
     return rc;
 }

@@ -159,7 +159,7 @@ static int act_rollback(aw_error *err)
     int rc = aw_writer_open("target", &options, &writer, err);
 
     if (rc == 0)
-        rc = aw_rollback(writer, NULL, NULL, &result, err);
+        rc = aw_rollback(writer, NULL, NULL, NULL, &result, err);
     aw_result_clear(&result);
     aw_writer_close(writer);
     return rc;

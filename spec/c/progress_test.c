@@ -147,7 +147,7 @@ TEST(rollback, "a rollback tells of the same phases")
     must_write(OLD);
     must_write(NEW);
     begin_diary(0, NULL);
-    CHECK_OK(aw_rollback(writer, NULL, &hooks, &result, &err), &err);
+    CHECK_OK(aw_rollback(writer, NULL, NULL, &hooks, &result, &err), &err);
     check_diary(phases, 2, (const size_t[]){ 4, 4 });
     CHECK_CLEAN("target", OLD, 1);
     aw_result_clear(&result);
@@ -248,7 +248,7 @@ static int roll_back(aw_error *err)
 {
     aw_writer *writer = durable_writer();
     aw_result result = AW_RESULT_INIT;
-    int rc = aw_rollback(writer, NULL, &hooks, &result, err);
+    int rc = aw_rollback(writer, NULL, NULL, &hooks, &result, err);
 
     aw_result_clear(&result);
     aw_writer_close(writer);

@@ -186,7 +186,7 @@ TEST(rollback, "rollback publishes the newest retained version again, under a gr
     CHECK_OK(write_keeping(2, old, NULL, &err), &err);
     CHECK_OK(write_keeping(2, FILES(F("a", "3"), F("new", "4"), F("same", "s")), NULL, &err), &err);
     second = live_name("target");
-    CHECK_OK(aw_rollback(writer, NULL, NULL, &result, &err), &err);
+    CHECK_OK(aw_rollback(writer, NULL, NULL, NULL, &result, &err), &err);
     CHECK_CLEAN("target", old, 2);
     CHECK(result.changed && strcmp(result.version, second) > 0);
     CHECK_TEXT(result.previous, second);
@@ -194,7 +194,7 @@ TEST(rollback, "rollback publishes the newest retained version again, under a gr
     CHECK_TEXT(joined(&result.updated), "a");
     CHECK_TEXT(joined(&result.removed), "new");
     aw_result_clear(&result);
-    CHECK_OK(aw_rollback(writer, NULL, NULL, &result, &err), &err); /* and forth again */
+    CHECK_OK(aw_rollback(writer, NULL, NULL, NULL, &result, &err), &err); /* and forth again */
     CHECK_CLEAN("target", FILES(F("a", "3"), F("new", "4"), F("same", "s")), 2);
     aw_result_clear(&result);
     free(second);
@@ -212,7 +212,7 @@ TEST(rollback_named, "rollback takes any retained version by name")
     first = live_name("target");
     for (int i = 1; i < 4; i++)
         CHECK_OK(write_keeping(3, FILES(F("n", i % 2 ? "1" : "2"), F("m", "x")), NULL, &err), &err);
-    CHECK_OK(aw_rollback(writer, first, NULL, &result, &err), &err);
+    CHECK_OK(aw_rollback(writer, first, NULL, NULL, &result, &err), &err);
     CHECK_CLEAN("target", FILES(F("n", "0")), 3);
     aw_result_clear(&result);
     free(first);
@@ -235,7 +235,7 @@ TEST(rollback_modes, "rollback restores the modes of files and directories as th
     CHECK_OK(write_keeping(1, FILES(F("a", "1"), F("b/c", "2")), NULL, &err), &err);
     options = options_keeping(1); /* whose dir_mode must not matter now */
     CHECK_OK(aw_writer_open("target", &options, &writer, &err), &err);
-    CHECK_OK(aw_rollback(writer, NULL, NULL, &result, &err), &err);
+    CHECK_OK(aw_rollback(writer, NULL, NULL, NULL, &result, &err), &err);
     after = live_tree("target");
     CHECK_TEXT(after, before);
     aw_result_clear(&result);
@@ -255,18 +255,19 @@ TEST(rollback_none, "rollback to what is not there is not_found, and touches not
     char *before, *after;
     aw_error err;
 
-    CHECK(aw_rollback(writer, NULL, NULL, &result, &err) < 0);
+    CHECK(aw_rollback(writer, NULL, NULL, NULL, &result, &err) < 0);
     CHECK(err.code == AW_E_NOT_FOUND && !err.committed);
     must_write(FILES(F("a", "1")));
     before = disk_state("target");
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        CHECK_THAT(aw_rollback(writer, names[i], NULL, &result, &err) < 0, "%s was found", names[i]);
+        CHECK_THAT(aw_rollback(writer, names[i], NULL, NULL, &result, &err) < 0,
+                   "%s was found", names[i]);
         CHECK(err.code == AW_E_NOT_FOUND && !err.committed);
     }
     after = disk_state("target");
     CHECK_TEXT(after, before);
     disk_mkdir("target/..2999_01_01_00_00_00.1", 0755); /* unfinished: never live */
-    CHECK(aw_rollback(writer, "..2999_01_01_00_00_00.1", NULL, &result, &err) < 0);
+    CHECK(aw_rollback(writer, "..2999_01_01_00_00_00.1", NULL, NULL, &result, &err) < 0);
     CHECK(err.code == AW_E_NOT_FOUND);
     free(before);
     free(after);
@@ -285,7 +286,7 @@ TEST(rollback_odd, "G7: rollback to a version with a link or a FIFO in it is ref
     must_write(FILES(F("a", "2")));
     live = live_name("target");
     before = disk_state("target");
-    CHECK(aw_rollback(writer, NULL, NULL, &result, &err) < 0);
+    CHECK(aw_rollback(writer, NULL, NULL, NULL, &result, &err) < 0);
     CHECK(err.code == AW_E_FOREIGN_ENTRY && !err.committed);
     CHECK_TEXT(err.path, "link");
     after = disk_state("target");
@@ -305,11 +306,38 @@ TEST(rollback_live, "rollback to the live version is no change or not found")
 
     must_write(FILES(F("a", "1")));
     live = live_name("target");
-    if (aw_rollback(writer, live, NULL, &result, &err) < 0)
+    if (aw_rollback(writer, live, NULL, NULL, &result, &err) < 0)
         CHECK(err.code == AW_E_NOT_FOUND);
     CHECK_CLEAN("target", FILES(F("a", "1")), 1);
     aw_result_clear(&result);
     free(live);
+    aw_writer_close(writer);
+}
+
+TEST(rollback_expected, "a rollback that expects another live version is not_found, and changes nothing")
+{
+    aw_writer *writer = writer_keeping(2);
+    aw_result result = AW_RESULT_INIT;
+    char *first, *second, *before, *after;
+    aw_error err;
+
+    must_write(FILES(F("a", "1")));
+    first = live_name("target");
+    must_write(FILES(F("a", "2")));
+    second = live_name("target");
+    before = disk_state("target");
+    CHECK(aw_rollback(writer, NULL, first, NULL, &result, &err) < 0);
+    CHECK(err.code == AW_E_NOT_FOUND && strstr(err.detail, second) != NULL);
+    CHECK_TEXT(err.path, first);
+    after = disk_state("target");
+    CHECK_TEXT(after, before);
+    CHECK_OK(aw_rollback(writer, NULL, second, NULL, &result, &err), &err);
+    CHECK_CLEAN("target", FILES(F("a", "1")), 2);
+    aw_result_clear(&result);
+    free(first);
+    free(second);
+    free(before);
+    free(after);
     aw_writer_close(writer);
 }
 
@@ -365,7 +393,7 @@ TEST(clock_rollback, "a rollback after the clock stepped back has a greater name
     CHECK_OK(write_keeping(2, FILES(F("n", "1")), NULL, &err), &err);
     CHECK_OK(write_keeping(2, FILES(F("n", "2")), NULL, &err), &err);
     fake_time.tv_sec = 1000;
-    CHECK_OK(aw_rollback(writer, NULL, NULL, &result, &err), &err);
+    CHECK_OK(aw_rollback(writer, NULL, NULL, NULL, &result, &err), &err);
     CHECK_CLEAN("target", FILES(F("n", "1")), 2);
     CHECK_TEXT(result.version, "..2026_11_22_15_04_05.000000007");
     aw_result_clear(&result);

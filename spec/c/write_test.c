@@ -402,7 +402,7 @@ TEST(links_refused, "where hard links are refused files are written: EXDEV, EPER
         CHECK_CLEAN("target", FILES(F("a", "x"), FM("b/c", "2", 0600),
                                     FS("s", "source", "source")), 2);
         fault_arm(plan);
-        rc = aw_rollback(writer, NULL, NULL, &result, &err);
+        rc = aw_rollback(writer, NULL, NULL, NULL, &result, &err);
         fault_disarm();
         CHECK_OK(rc, &err);
         CHECK(result.linked == 0);
@@ -652,7 +652,7 @@ TEST(no_types, "a file system that lists names without types makes no difference
     CHECK(unlink("target/foreign") == 0);
     CHECK_CLEAN("target", FILES(F("a", "1"), F("b/d", "3")), 1);
     must_write(FILES(F("a", "1"), F("b/e", "4")));
-    CHECK_OK(aw_rollback(writer, NULL, NULL, &result, &err), &err);
+    CHECK_OK(aw_rollback(writer, NULL, NULL, NULL, &result, &err), &err);
     CHECK_CLEAN("target", FILES(F("a", "1"), F("b/d", "3")), 1);
     aw_result_clear(&result);
     must_write(NO_FILES);
