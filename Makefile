@@ -62,7 +62,7 @@ SHARED  := $(LIB).so.$(VERSION)
 MODULES := $(FLAVOURS:%=$(BUILD)/%/atomicwriter/core.so)
 
 .PHONY: all
-all: $(LIB).a $(LIB).so $(BUILD)/atomicwriter.pc $(MODULES) ## build the libraries and the Lua modules (default)
+all: $(LIB).a $(LIB).so $(BUILD)/atomicwriter.pc $(MODULES) $(BUILD)/bin/atomicwriter ## build the libraries and the Lua modules (default)
 
 .PHONY: modules luajit
 modules: $(MODULES) ## build the Lua modules alone
@@ -115,6 +115,32 @@ $(BUILD)/%/atomicwriter/core.so: $(BUILD)/%/lua_atomicwriter.o $(LIB).a
 $(BUILD)/atomicwriter.pc: csrc/atomicwriter.pc.in csrc/atomicwriter.h FORCE
 	@mkdir -p $(@D)
 	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' $< >$@.new; $(keep_if_same)
+
+# The command, told where its modules are: in this tree, or below PREFIX.
+make_command = sed '1s|lua5.4|$(notdir $(call interpreter,$(firstword $(FLAVOURS))))|; \
+    s|^local LUA_DIR, C_DIR$$|local LUA_DIR, C_DIR = "$(1)", "$(2)"|' lua/bin/atomicwriter >$@.new; \
+    chmod 755 $@.new; $(keep_if_same)
+
+$(BUILD)/bin/atomicwriter: lua/bin/atomicwriter $(firstword $(MODULES)) FORCE
+	@mkdir -p $(@D)
+	@$(call make_command,$(CURDIR)/lua,$(build_path)/$(firstword $(FLAVOURS)))
+
+$(BUILD)/install/atomicwriter: lua/bin/atomicwriter FORCE
+	@mkdir -p $(@D)
+	@$(call make_command,$(call lua_dir,$(firstword $(FLAVOURS))),$(call so_dir,$(firstword $(FLAVOURS))))
+
+# The manual and the completion are what the command says of itself.
+CLI_FILES := $(shell find lua/atomicwriter/cli lua/atomicwriter/cli.lua -name '*.lua')
+$(BUILD)/man/atomicwriter.1: $(CLI_FILES) csrc/atomicwriter.h
+	$(call say,MAN)
+	@mkdir -p $(@D)
+	$(Q)$(call run_lua,$(firstword $(FLAVOURS))) -e \
+	    'io.write(require("atomicwriter.cli.manual").text("$(VERSION)"))' >$@
+
+$(BUILD)/completion/atomicwriter: $(CLI_FILES) $(BUILD)/bin/atomicwriter
+	$(call say,BASH)
+	@mkdir -p $(@D)
+	$(Q)$(BUILD)/bin/atomicwriter completion bash >$@
 
 .PHONY: FORCE
 -include $(wildcard $(BUILD)/*/*.d $(BUILD)/spec/*/*.d)
@@ -300,9 +326,11 @@ endef
 define lua_files
 $(foreach f,$(FLAVOURS),$(call $(1),644,lua,$(LUA_FILES),$(call lua_dir,$(f)))\
 $(call $(1),755,$(BUILD)/$(f),atomicwriter/core.so,$(call so_dir,$(f))))\
-$(call $(1),755,lua/bin,$(notdir $(wildcard lua/bin/*)),$(bin_dir))
+$(call $(1),755,$(if $(INST_BINDIR),lua/bin,$(BUILD)/install),atomicwriter,$(bin_dir))
 endef
 define c_files
+$(call $(1),644,$(BUILD)/man,atomicwriter.1,$(PREFIX)/share/man/man1)\
+$(call $(1),644,$(BUILD)/completion,atomicwriter,$(PREFIX)/share/bash-completion/completions)\
 $(call $(1),644,csrc,atomicwriter.h,$(PREFIX)/include)\
 $(call $(1),644,$(BUILD),libatomicwriter.a,$(LIBDIR))\
 $(call $(1),755,$(BUILD),$(notdir $(SHARED)),$(LIBDIR))\
@@ -312,12 +340,12 @@ endef
 SONAMES = libatomicwriter.so.$(SOVERSION) libatomicwriter.so
 
 .PHONY: install install-lua uninstall
-install: all install-lua ## install below PREFIX (/usr/local), in DESTDIR if given
+install: all install-lua $(BUILD)/man/atomicwriter.1 $(BUILD)/completion/atomicwriter ## install below PREFIX (/usr/local), in DESTDIR if given
 	$(call c_files,put)
 	@for f in $(SONAMES); do ln -sf $(notdir $(SHARED)) "$(DESTDIR)$(LIBDIR)/$$f"; done
 	@test -n "$(DESTDIR)" || ldconfig 2>/dev/null || true # a plain user has no ldconfig to run
 
-install-lua: $(MODULES) ## install the Lua modules alone
+install-lua: $(MODULES) $(BUILD)/install/atomicwriter ## install the Lua modules and the command alone
 	$(call lua_files,put)
 
 uninstall: ## remove exactly what install put there

@@ -42,6 +42,16 @@ for lua in lua5.4 luajit; do
         $lua -e 'print(_VERSION, require "atomicwriter"._VERSION)'
 done
 
+# The command finds its modules by itself, its manual and its completion are there.
+env -u LUA_PATH -u LUA_CPATH "$root/bin/atomicwriter" --version 2>/dev/null && {
+    echo "it should look below $prefix, where nothing is"
+    exit 1
+}
+sed -i "s|\"$prefix|\"$root|g" "$root/bin/atomicwriter"
+(cd / && "$root/bin/atomicwriter" --version && "$root/bin/atomicwriter" write --help >/dev/null)
+grep -q '^.SH NAME' "$root/share/man/man1/atomicwriter.1"
+bash -n "$root/share/bash-completion/completions/atomicwriter"
+
 $make uninstall DESTDIR="$stage" PREFIX="$prefix"
 left=$(find "$stage" ! -type d)
 test -z "$left" || { echo "left behind: $left"; exit 1; }
