@@ -432,6 +432,15 @@ describe("process", function()
             keeps_alive:close()
         end)
 
+        it("leaves nothing at which the end of the program stumbles", function()
+            local status, _, stderr = sandbox.run(sandbox.lua(dir, function()
+                local process = require "atomicwriter.cli.process" -- luacheck: ignore 431
+                process.signals()
+                process.wait(function() return false end, 0.01)
+            end))
+            assert.equal(0, status, stderr)
+        end)
+
         it("hands on the predicate's error", function()
             local ok, message = pcall(process.wait, function() error("oops", 0) end)
             assert.is_false(ok)

@@ -39,6 +39,21 @@ function M.now()
     return M.uv().hrtime() / 1e9
 end
 
+--- Close handles of luv, and let it free them now: it crashes at the end of a program in which one
+-- is closed by half. Not for use in a callback.
+-- @tparam {userdata,...} handles
+function M.release(handles)
+    local uv = M.uv()
+    local open = 0
+    for _, handle in ipairs(handles) do
+        if not handle:is_closing() then
+            open = open + 1
+            handle:close(function() open = open - 1 end)
+        end
+    end
+    while open > 0 do uv.run("nowait") end
+end
+
 --- Run the loop until PREDICATE() holds.
 -- @tparam function predicate looks at fields and does nothing else; called between events
 -- @tparam[opt] number timeout seconds, also fractions; without it wait for ever
@@ -46,15 +61,15 @@ end
 function M.wait(predicate, timeout)
     local uv = M.uv()
     local over = false
-    local timer
+    local before_blocking = uv.new_prepare()
+    local handles = { before_blocking }
     if timeout then
         uv.update_time()
-        timer = uv.new_timer()
-        timer:start(math.max(0, math.ceil(timeout * 1000)), 0, function() over = true end)
+        handles[2] = uv.new_timer()
+        handles[2]:start(math.max(0, math.ceil(timeout * 1000)), 0, function() over = true end)
     end
     -- One turn of the loop runs the timers, and then blocks until there is an event: whatever a
     -- timer did has to be seen in between.
-    local before_blocking = uv.new_prepare()
     before_blocking:start(function()
         local fine, holds = pcall(predicate)
         if over or holds or not fine then uv.stop() end
@@ -66,8 +81,7 @@ function M.wait(predicate, timeout)
         fine, holds = pcall(predicate)
         if not alive then break end
     end
-    before_blocking:close()
-    if timer then timer:close() end
+    M.release(handles)
     if not fine then error(holds, 0) end
     return holds and true or false
 end
@@ -170,8 +184,7 @@ end
 
 --- Let signals have their default actions again.
 function Signals:close()
-    for _, handle in ipairs(self.handles) do handle:close() end
-    if #self.handles > 0 then M.uv().run("nowait") end
+    M.release(self.handles)
     self.handles = {}
 end
 
@@ -228,17 +241,13 @@ local function collect(child, limit)
     end)
 end
 
-local function close(handle)
-    if handle and not handle:is_closing() then handle:close() end
-end
-
 -- A child need not read what it is given: SIGPIPE is caught until all is written.
 local function feed(uv, child, input)
     child.pipe_signal = uv.new_signal()
     child.pipe_signal:start(M.signal_number("PIPE"), function() end)
     child.to:write(input, function()
-        close(child.to)
-        close(child.pipe_signal)
+        if not child.to:is_closing() then child.to:close() end
+        if not child.pipe_signal:is_closing() then child.pipe_signal:close() end
     end)
 end
 
@@ -328,11 +337,11 @@ end
 
 --- Release what we hold of it. It goes on if it still runs.
 function Child:close()
-    if self.handle then close(self.handle) end
-    close(self.to)
-    close(self.pipe_signal)
-    close(self.from)
-    M.uv().run("nowait") -- lets luv free them
+    local handles = {}
+    for _, name in ipairs { "handle", "to", "pipe_signal", "from" } do
+        handles[#handles + 1] = self[name]
+    end
+    M.release(handles)
 end
 
 ---- waiting for a child ------------------------------------------------------------
