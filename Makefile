@@ -221,7 +221,7 @@ test-c: $(C_TESTS) ## run the C unit tests
 	@$(call tests,C unit tests) $(SUITES) each $(if $(UNDER),$(UNDER) --) $(C_RUNS)
 
 .PHONY: $(TEST_FLAVOURS:%=test-%)
-$(TEST_FLAVOURS:%=test-%): test-%: $(BUILD)/%/atomicwriter/core.so $(LIB).so
+$(TEST_FLAVOURS:%=test-%): test-%: $(BUILD)/%/atomicwriter/core.so $(LIB).so $(BUILD)/bin/atomicwriter
 	@$(call tests,specs on $*) $(call lua_env,$*) $(UNDER) $(call interpreter,$*) \
 	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") $(SPECS)
 
