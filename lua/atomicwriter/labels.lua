@@ -6,7 +6,6 @@
 -- @module atomicwriter.labels
 
 local failure = require "atomicwriter.failure"
-local printable = require "atomicwriter.printable"
 local unicode = require "atomicwriter.unicode"
 
 local byte, char, find, format, match, sub =
@@ -37,7 +36,8 @@ local function quote_character(text, position)
     local codepoint, width = unicode.decode(text, position)
     if not codepoint then return format("\\x%02x", byte(text, position)), 1 end
     if ESCAPE_OF[codepoint] then return ESCAPE_OF[codepoint], width end
-    if printable.contains(codepoint) then
+    -- loaded only now: its tables are large, and most labels are plain ASCII
+    if codepoint >= 0x80 and require("atomicwriter.printable").contains(codepoint) then
         return sub(text, position, position + width - 1), width
     end
     if codepoint < 0x80 then return format("\\x%02x", codepoint), width end
