@@ -1,3 +1,4 @@
+local input = require "atomicwriter.input"
 local lfs = require "lfs"
 local payload = require "atomicwriter.payload"
 
@@ -317,6 +318,61 @@ describe("payload", function()
             refused(files:add("a", { data = "x", source = "/y" }))
             refused(files:add("a", { data = 1 }))
             refused(files:add("a", { source = true }))
+        end)
+    end)
+
+    describe("tells an observer", function()
+        local function observed(name, ...)
+            local seen = {}
+            local result, err = input.observe(function(path) seen[#seen + 1] = path end,
+                files[name], files, ...)
+            return seen, result, err
+        end
+
+        it("of a file that the core will stream", function()
+            write(directory .. "/a", "1")
+            assert.same({ directory .. "/a" }, (observed("from_file", directory .. "/a", "key")))
+        end)
+
+        it("of a file that is not there yet", function()
+            local seen, result = observed("from_file", directory .. "/a")
+            assert.is_nil(result)
+            assert.same({ directory .. "/a" }, seen)
+        end)
+
+        it("of a directory and of each file taken from it", function()
+            write(directory .. "/a", "1")
+            write(directory .. "/b", "2")
+            assert(lfs.mkdir(directory .. "/sub"))
+            local seen = observed("from_file", directory)
+            assert.equal(directory, seen[1])
+            table.sort(seen)
+            assert.same({ directory, directory .. "/a", directory .. "/b" }, seen)
+        end)
+
+        it("of the link to the live version of a managed directory", function()
+            assert(lfs.link("..2026_01_01_00_00_00.1", directory .. "/..data", true))
+            files = payload.new {
+                list_directory = list_directory,
+                open_snapshot = function() return fake_snapshot { a = "1" } end,
+            }
+            assert.same({ directory, directory .. "/..data" },
+                (observed("from_file", directory)))
+            assert.same({ directory .. "/", directory .. "/..data" },
+                (observed("from_file", directory .. "/")))
+        end)
+
+        it("of an env file", function()
+            write(directory .. "/app.env", "A=1\n")
+            assert.same({ directory .. "/app.env" },
+                (observed("from_env_file", directory .. "/app.env")))
+        end)
+
+        it("before it looks", function()
+            local path = directory .. "/late"
+            assert(input.observe(function(name) write(name, "1") end,
+                files.from_file, files, path))
+            assert.same({ late = { source = path } }, files:build())
         end)
     end)
 

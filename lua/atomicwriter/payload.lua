@@ -7,13 +7,14 @@
 --     assert(files:labels { app = "web" })
 --     writer:write(files:build())
 --
+-- Files and directories are read through `atomicwriter.input`, so observers learn of them.
+--
 -- Every method either adds all that it was asked for or nothing: it returns the payload itself, or
 -- nil and an error. Wrong types raise. Errors name keys and files, never contents.
 -- @classmod atomicwriter.payload
 
-local env = require "atomicwriter.env"
 local failure = require "atomicwriter.failure"
-local labels = require "atomicwriter.labels"
+local input = require "atomicwriter.input"
 
 local find, format, gmatch, gsub, match, sub =
     string.find, string.format, string.gmatch, string.gsub, string.match, string.sub
@@ -32,6 +33,11 @@ local ATTRIBUTES = { "mode", "uid", "gid" }
 
 local function invalid(message, path)
     return nil, failure.new { code = "invalid_payload", message = message, path = path }
+end
+
+-- TEXT as an error shows it.
+local function quote(text)
+    return require("atomicwriter.labels").quote(text)
 end
 
 local function io_failure(op, path, message, errno)
@@ -66,7 +72,7 @@ local function check_key(key)
     for component in gmatch(key .. "/", "([^/]*)/") do
         local fault = component_fault(component)
         if fault then
-            return invalid(format("%s is not a valid key: %s", labels.quote(key), fault), key)
+            return invalid(format("%s is not a valid key: %s", quote(key), fault), key)
         end
     end
     return key
@@ -75,7 +81,7 @@ end
 -- PATH as path.Clean has it, or nil and an error when no payload can have it.
 local function clean_path(path)
     local function refuse(why)
-        return invalid(format("%s is not a valid path: %s", labels.quote(path), why), path)
+        return invalid(format("%s is not a valid path: %s", quote(path), why), path)
     end
     if path == "" then return refuse("it is empty") end
     if sub(path, 1, 1) == "/" then return refuse("it is absolute") end
@@ -156,15 +162,6 @@ local function read_snapshot(snapshot, directory)
     return pending
 end
 
-local function read_file(path)
-    local handle, message, errno = io.open(path, "rb")
-    if not handle then return io_failure("open", path, message, errno) end
-    local text, read_message, read_errno = handle:read("*a")
-    handle:close()
-    if not text then return io_failure("read", path, read_message, read_errno) end
-    return text
-end
-
 local Payload = {}
 Payload.__index = Payload
 
@@ -181,16 +178,20 @@ end
 local function read_directory(self, path)
     local listing, err = (self._list_directory or list_with_core)(path)
     if not listing then return nil, err end
+    local prefix = sub(path, -1) == "/" and path or path .. "/"
     for _, item in ipairs(listing) do
-        if item.name == DATA_LINK and item.type == "link" then return read_managed(self, path) end
+        if item.name == DATA_LINK and item.type == "link" then
+            input.note(prefix .. DATA_LINK)
+            return read_managed(self, path)
+        end
     end
     local pending = {}
-    local prefix = sub(path, -1) == "/" and path or path .. "/"
     for _, item in ipairs(listing) do
         if item.type == "file" then
             local key, key_err = check_key(item.name)
             if not key then return nil, key_err end
             local source = prefix .. item.name
+            input.note(source)
             pending[#pending + 1] =
                 { key = key, entry = { source = source }, origin = "file " .. source }
         end
@@ -203,18 +204,18 @@ end
 -- Whoever else claims KEY, or one of its directories, or something below it.
 local function find_conflict(self, key)
     if self._origins[key] then
-        return format("the key %s is given by %s already", labels.quote(key), self._origins[key])
+        return format("the key %s is given by %s already", quote(key), self._origins[key])
     end
     local below = self._directories[key]
     if below then
         return format("the key %s is the directory of %s, given by %s",
-            labels.quote(key), labels.quote(below), self._origins[below])
+            quote(key), quote(below), self._origins[below])
     end
     for stop in gmatch(key, "()/") do
         local parent = sub(key, 1, stop - 1)
         if self._origins[parent] then
             return format("the key %s lies below the key %s, given by %s",
-                labels.quote(key), labels.quote(parent), self._origins[parent])
+                quote(key), quote(parent), self._origins[parent])
         end
     end
     return nil
@@ -266,6 +267,7 @@ function Payload:from_file(path, key)
     check_type(path, "string", 1, "from_file")
     if key ~= nil then check_type(key, "string", 2, "from_file") end
     if path == "" then return invalid("the file's path is empty") end
+    input.note(path)
     local directory, err = is_directory(path)
     if directory == nil then return nil, err end
     if not directory then
@@ -317,8 +319,9 @@ end
 -- @treturn[2] table error, code `invalid_payload` with the `line`, or `io`
 function Payload:from_env_file(path)
     check_type(path, "string", 1, "from_env_file")
-    local text, err = read_file(path)
-    if not text then return nil, err end
+    local text, message, errno = input.read(path)
+    if not text then return io_failure("open", path, message, errno) end
+    local env = require "atomicwriter.env"
     local map, parse_err = env.parse(text, { name = path, getenv = self._getenv })
     if not map then
         parse_err.code = "invalid_payload"
@@ -334,7 +337,7 @@ end
 -- @treturn[2] table error, code `invalid_payload` or `env`
 function Payload:from_env(pattern)
     check_type(pattern, "string", 1, "from_env")
-    local map, err = env.match(pattern, { environ = self._environ })
+    local map, err = require("atomicwriter.env").match(pattern, { environ = self._environ })
     if not map then return nil, err end
     return admit_map(self, map, "environment " .. pattern)
 end
@@ -356,7 +359,7 @@ function Payload:add(path, entry)
 end
 
 local function add_labels(self, map, key, origin)
-    local text, err = labels.format(map)
+    local text, err = require("atomicwriter.labels").format(map)
     if not text then
         err.code = "invalid_payload"
         return nil, err
@@ -412,7 +415,7 @@ function Payload:attributes(path, attributes)
     local key, err = clean_path(path)
     if not key then return nil, err end
     local entry = self._entries[key]
-    if not entry then return invalid("no such file in the payload: " .. labels.quote(key), key) end
+    if not entry then return invalid("no such file in the payload: " .. quote(key), key) end
     for _, name in ipairs(ATTRIBUTES) do
         if attributes[name] ~= nil then entry[name] = attributes[name] end
     end
