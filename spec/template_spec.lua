@@ -1,3 +1,4 @@
+local input = require "atomicwriter.input"
 local template = require "atomicwriter.template"
 
 local function render(source, context, opts)
@@ -311,7 +312,7 @@ describe("template undefined names", function()
     end)
 
     it("are refused by required, with its message", function()
-        assert.equal("template:1: set NAME",
+        assert.equal("template:1: set NAME: env.NAME",
             tostring(failure("{{ env.NAME | required('set NAME') }}", { env = {} })))
         assert.matches("required value", failure("{{ x | required }}", { x = "" }).message)
         assert.equal("v", render("{{ x | required('m') }}", { x = "v" }))
@@ -393,9 +394,30 @@ describe("template errors", function()
         end
     end)
 
+    it("name the expression or the statement that failed", function()
+        for source, message in pairs {
+            ["{{ 1 }}{{ a + b }}{{ 2 }}"] = "attempt to .*: a %+ b$",
+            ["{{ a < 1 | upper }}"] = "attempt to compare .*: a < 1$",
+            ["{% if true then %}{% local c = a .. a %}{% end %}"] =
+                "attempt to concatenate .*: local c = a .. a$",
+            ["{% if a()\n  then %}{% end %}"] = "attempt to call .*: if a%(%) then$",
+            ["{{ 1 }}{% include(1) %}"] = "include needs a name as a string$",
+            ["{{ include(1) }}"] = "include needs a name as a string$",
+            ["{{ f('" .. ("x"):rep(100) .. "') }}"] = "boom: f%('x+…$",
+            ["{{ 1 }}\n{{ f(\n2,\n3) }}"] = "boom: f%( 2, 3%)$",
+            ["{% error('no backend') %}"] = "^no backend$",
+            ["{% assert(1) assert(false, 'no backend') %}"] = "^no backend$",
+            ["{% assert(nil) %}"] = "^assertion failed$",
+            ["{% error({}) %}"] = "^the error is a table: error%({}%)$",
+        } do
+            local err = failure(source, { a = {}, b = 1, f = function() error("boom", 0) end })
+            assert.matches(message, err.message, source)
+        end
+    end)
+
     it("keep a message that looks like a place", function()
         local err = failure("{{ f() }}", { f = function() error("see db:5432: refused", 0) end })
-        assert.equal("see db:5432: refused", err.message)
+        assert.equal("see db:5432: refused: f()", err.message)
     end)
 
     it("end an endless recursion", function()
@@ -527,10 +549,28 @@ describe("template options", function()
         assert.equal("A", render("{{ 'a' | upper }}"))
     end)
 
-    it("name the template's line when a filter fails", function()
-        local filters = { bad = function() error("no", 0) end }
-        local err = failure("\n{{ 'a' | bad }}", {}, { filters = filters })
-        assert.equal("template:2: no", tostring(err))
+    it("name filter, template and line when a filter of one's own fails", function()
+        local filters = {
+            bad = function() error("no", 0) end, worse = function(x) return x.y.z end,
+            odd = function() error({}) end,
+        }
+        local opts = { name = "a.tmpl", filters = filters }
+        opts.loader = loader { b = "\n{{ x | bad }}" }
+        local function message(source) return tostring(failure(source, { x = {} }, opts)) end
+        assert.equal("a.tmpl:2: filter 'bad': no: x", message("\n{{ x | bad }}"))
+        assert.equal("a.tmpl:2: filter 'bad': no: x", message("\n{{ x | bad | upper }}"))
+        assert.equal("b:2: filter 'bad': no: x (included from a.tmpl:1)",
+            message("{% include 'b' %}"))
+        assert.equal("a.tmpl:1: undefined: x.(computed string)", message("{{ x | worse }}"))
+        assert.matches("^a.tmpl:1: filter 'worse': .*template_spec.lua:%d+: attempt to index",
+            message("{{ 5 | worse }}"))
+        assert.equal("a.tmpl:1: filter 'odd': the error is a table: x", message("{{ x | odd }}"))
+    end)
+
+    it("have filters of one's own that know nil and several arguments", function()
+        local filters = { count = function(...) return select("#", ...) end }
+        assert.equal("3 1", render("{{ 1 | count(nil, nil) }} {{ 1 | count }}", {},
+            { filters = filters }))
     end)
 
     it("raise at the caller's line when they are wrong", function()
@@ -617,14 +657,16 @@ describe("template filters", function()
         { "type | json", "filter 'json': cannot encode a function" },
     } do
         it("refuse " .. case[1], function()
-            assert.equal(case[2], failure("{{ " .. case[1] .. " }}").message)
+            local expression = case[1]:match("^(.-) |")
+            assert.equal(case[2] .. ": " .. expression,
+                failure("{{ " .. case[1] .. " }}").message)
         end)
     end
 
     it("refuse a table that contains itself", function()
         local loop = {}
         loop.loop = loop
-        assert.equal("filter 'json': a table contains itself",
+        assert.equal("filter 'json': a table contains itself: x",
             failure("{{ x | json }}", { x = loop }).message)
         local twice = {}
         assert.equal('[{},{}]', render("{{ x | json }}", { x = { twice, twice } }))
@@ -705,6 +747,17 @@ describe("template.render_file", function()
         assert.equal(path .. ":2: undefined: x", tostring(err))
         _, err = template.render_file(path, {}, { name = "n" })
         assert.equal("n:2: undefined: x", tostring(err))
+    end)
+
+    it("reads it, and what it includes, where an observer sees it", function()
+        local seen = {}
+        local name = path:match("[^/]*$")
+        write(path, '{% include "' .. name .. '.part" %}{{ include("' .. name .. '.nope") }}')
+        write(path .. ".part", "part")
+        local text = input.observe(function(read) seen[#seen + 1] = read end,
+            template.render_file, path)
+        assert.is_nil(text)
+        assert.same({ path, path .. ".part", path .. ".nope" }, seen)
     end)
 
     it("reports a file that cannot be read", function()

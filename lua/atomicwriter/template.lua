@@ -20,9 +20,10 @@
 local compiler = require "atomicwriter.template.compiler"
 local failure = require "atomicwriter.failure"
 local filters = require "atomicwriter.template.filters"
+local input = require "atomicwriter.input"
 local runtime = require "atomicwriter.template.runtime"
 
-local find, format, gsub = string.find, string.format, string.gsub
+local find, format = string.find, string.format
 
 local DELIMITERS = {
     expression = { "{{", "}}" },
@@ -40,6 +41,21 @@ local function check_type(value, wanted, position, name, level)
     end
 end
 
+local function pass_on(name, ok, ...)
+    if ok then return ... end
+    local err = ...
+    if type(err) ~= "string" then
+        if getmetatable(err) then error(err, 0) end -- ours: something undefined, say
+        err = "the error is a " .. type(err)
+    end
+    error(format("filter '%s': %s", name, err), 0)
+end
+
+-- The filters of the library name themselves in their errors; those of others may not.
+local function with_name(name, filter)
+    return function(...) return pass_on(name, pcall(filter, ...)) end
+end
+
 local function merge_filters(own)
     local merged = {}
     for name, filter in pairs(filters) do merged[name] = filter end
@@ -50,7 +66,7 @@ local function merge_filters(own)
         if type(filter) ~= "function" then
             return nil, format("filter '%s' must be a function, got a %s", name, type(filter))
         end
-        merged[name] = filter
+        merged[name] = with_name(name, filter)
     end
     return merged
 end
@@ -97,18 +113,6 @@ local function settle(opts, position, name, loader)
     }
 end
 
-local function read(path)
-    local file, message, errno = io.open(path, "rb")
-    local text, read_message, read_errno
-    if file then
-        text, read_message, read_errno = file:read("*a")
-        file:close()
-    end
-    if text then return text end
-    message = gsub(message or read_message, "^.*: ", "") -- Lua puts the path in front
-    return nil, message, errno or read_errno
-end
-
 local function new_template(source, name, settings)
     local unit, message, line =
         compiler.compile(source, name, settings.filters, settings.delimiters)
@@ -151,7 +155,7 @@ local M = {}
 -- @treturn[2] string why not
 function M.loader(name, from)
     local path = find(name, "^/") and name or runtime.directory_of(from) .. name
-    local source, message = read(path)
+    local source, message = input.read(path)
     if not source then return nil, message end
     return source, path
 end
@@ -181,7 +185,7 @@ function M.render_file(path, context, opts)
     check_type(path, "string", 1, "render_file")
     if context ~= nil then check_type(context, "table", 2, "render_file") end
     local settings = settle(opts, 3, "render_file", M.loader)
-    local source, message, errno = read(path)
+    local source, message, errno = input.read(path)
     if not source then
         return nil, failure.new {
             code = "io", op = "open", message = message, path = path, errno = errno,

@@ -1,26 +1,26 @@
---- Turns a template's source into a Lua chunk whose line numbers are those of the template.
+--- Turns a template's source into a Lua chunk, and knows which tag each line of the chunk is of.
 --
 -- The chunk takes its environment and its helpers as arguments and returns the function that
--- renders. Text does not stand in the code but in a table, since a function of LuaJIT can have no
--- more than 65,536 constants.
+-- renders. Every tag starts a line of the chunk, so the line of an error tells the tag. Text does
+-- not stand in the code but in a table, since a function of LuaJIT can have no more than 65,536
+-- constants.
 -- @module atomicwriter.template.compiler
 
 local scanner = require "atomicwriter.template.scanner"
 
-local find, floor, format, gsub, match, rep, sub =
-    string.find, math.floor, string.format, string.gsub, string.match, string.rep, string.sub
+local find, format, gmatch, gsub, match, sub =
+    string.find, string.format, string.gmatch, string.gsub, string.match, string.sub
 
--- What a chunk is called, before the template's name: how an error finds its template.
+-- What a chunk is called, before what is its own.
 local CHUNK_MARK = "=template:"
--- Lua shortens the name of a chunk in its messages.
-local SHORT_SOURCE_MAX = 59
-local EXPRESSION_SHOWN = 60
-local TEXTS_PER_GROUP = 256
+local CODE_SHOWN = 60
+-- How many pieces of a template too large for LuaJIT share a function.
+local PIECES_TOGETHER = 32
 
 -- On 5.4 a local named _ENV is the environment of the code that follows. LuaJIT sets it from
 -- outside, and for it the name means nothing.
-local HEADER = "local _ENV, __text, __write, __emit, __need, __attempt, __filter, __include = ... "
-    .. "return function() " -- one line, or all others shift
+local HEADER = "local _ENV, __text, __emit, __need, __attempt, __filter, __include, __run = ... "
+    .. "return function() " -- one line, the first
 local FOOTER = " end"
 
 -- Filters before which an undefined value is no error yet.
@@ -37,22 +37,29 @@ end
 
 function Compiler:put(code)
     self.parts[#self.parts + 1] = code
-    local _, newlines = gsub(code, "\n", "")
-    self.line = self.line + newlines
 end
 
-function Compiler:go_to(line)
-    if line > self.line then self:put(rep("\n", line - self.line)) end
+-- Start the code of a tag on a line of its own.
+function Compiler:put_tag(node, code)
+    local count = #self.nodes + 1
+    node.first = count
+    self.nodes[count] = node
+    if find(code, "\n", 1, true) then
+        for _ in gmatch(code, "\n") do
+            count = count + 1
+            self.nodes[count] = node
+        end
+    end
+    local parts = self.parts
+    parts[#parts + 1] = "\n"
+    parts[#parts + 1] = code
 end
 
 function Compiler:put_text(node)
     if node.value == "" then return end
-    local group = floor(self.text_count / TEXTS_PER_GROUP) + 1
-    local index = self.text_count % TEXTS_PER_GROUP + 1
-    self.text_count = self.text_count + 1
-    self.texts[group] = self.texts[group] or {}
-    self.texts[group][index] = node.value
-    self:put(format("__write(__text[%d][%d]) ", group, index))
+    local number = #self.texts + 1
+    self.texts[number] = node.value
+    self:put("__text(" .. number .. ") ")
 end
 
 -- The name of a filter, and the code that follows its first argument, line breaks included.
@@ -67,40 +74,41 @@ local function parse_filter(segment, line)
     return name, newlines .. comma .. arguments .. gsub(after, "[^\n]+", "")
 end
 
-function Compiler:put_expression(node)
-    local head = node.segments[1]
-    if not find(head, "%S") then fail("the expression is empty", node.line) end
-    local number = #self.expressions + 1
-    local shown = gsub(match(head, "^%s*(.-)%s*$"), "%s+", " ")
-    if #shown > EXPRESSION_SHOWN then shown = sub(shown, 1, EXPRESSION_SHOWN) .. "…" end
-    self.expressions[number] = shown
+-- CODE passed through the filter that SEGMENT names; NUMBER tells __need what to call the value.
+function Compiler:add_filter(code, segment, number, line)
+    local name, arguments = parse_filter(segment, line)
+    if not self.filters[name] then fail(format("unknown filter '%s'", name), line) end
+    if TOLERANT[name] then
+        code = "__attempt(function() return " .. code .. " end)"
+    elseif number then
+        code = "__need(" .. number .. ", " .. code .. ")"
+    end
+    return format("(__filter[%q](", name) .. code .. arguments .. "))"
+end
 
+function Compiler:put_expression(node)
+    local segments, line = node.segments, node.line
+    local head = match(segments[1], "^(.*%S)")
+    if not head then fail("the expression is empty", line) end
+    local number = #self.nodes + 1
     -- The parentheses also leave one value of several. They close right after the expression, since
     -- Lua takes the line of what closes it for the line of the expression.
-    local code = gsub(head, "%s*$", ")%0", 1)
-    code = "(" .. code
-    for index = 2, #node.segments do
-        local name, arguments = parse_filter(node.segments[index], node.line)
-        if not self.filters[name] then fail(format("unknown filter '%s'", name), node.line) end
-        if TOLERANT[name] then
-            code = "__attempt(function() return " .. code .. " end)"
-        elseif index == 2 then
-            code = format("__need(%d, ", number) .. code .. ")"
-        end
-        code = format("(__filter[%q](", name) .. code .. arguments .. "))"
+    local code = "(" .. head .. ")" .. sub(segments[1], #head + 1)
+    for index = 2, #segments do
+        code = self:add_filter(code, segments[index], index == 2 and number, line)
     end
-    self:put(format("__emit(%d, ", number) .. code .. ") ")
+    self:put_tag(node, "__emit(" .. number .. ", " .. code .. ") ")
 end
 
 function Compiler:put_statement(node)
     -- Two calls in a row would be read as one, were it not for what stands between them.
-    if find(node.code, "^%s*%(") then self:put("do end ") end
-    self:put(node.code .. " ")
+    local separator = find(node.code, "^%s*%(") and "do end " or ""
+    self:put_tag(node, separator .. node.code .. " ")
 end
 
 function Compiler:put_include(node)
     local newline = node.newline and (node.newline == "\n" and [["\n"]] or [["\r\n"]]) or "nil"
-    self:put("__include(" .. newline .. ", " .. node.code .. ") ")
+    self:put_tag(node, "__include(" .. newline .. ", " .. node.code .. ") ")
 end
 
 local PUTTERS = {
@@ -110,41 +118,145 @@ local PUTTERS = {
     include = Compiler.put_include,
 }
 
-local function generate(self, nodes)
-    for _, node in ipairs(nodes) do
-        local putter = PUTTERS[node.kind]
-        if putter then
-            if node.kind ~= "text" then self:go_to(node.line) end
-            putter(self, node)
-        end
-    end
-    return table.concat(self.parts)
+local function put_node(self, node)
+    local putter = PUTTERS[node.kind]
+    if putter then putter(self, node) end
 end
 
-local M = { CHUNK_MARK = CHUNK_MARK }
+-- Whether NODE may move into a function of its own: statements may not, and what uses the
+-- arguments of a function around it.
+local function is_movable(node)
+    if node.kind == "expression" then
+        return not find(table.concat(node.segments), "...", 1, true)
+    end
+    return node.kind ~= "statement" and not find(node.code or "", "...", 1, true)
+end
 
---- Split what Lua says about a template into message and line.
+-- A function of LuaJIT holds a limited number of constants, and a loop a limited number of
+-- instructions. Templates that are too large get a function for every few pieces.
+local function put_in_functions(self, nodes)
+    local pieces = 0
+    for _, node in ipairs(nodes) do
+        local movable = is_movable(node)
+        if pieces > 0 and (not movable or pieces == PIECES_TOGETHER) then
+            self:put("end) ")
+            pieces = 0
+        end
+        if movable then
+            if pieces == 0 then self:put("__run(function() ") end
+            pieces = pieces + 1
+        end
+        put_node(self, node)
+    end
+    if pieces > 0 then self:put("end) ") end
+end
+
+local function put_plainly(self, nodes)
+    for _, node in ipairs(nodes) do put_node(self, node) end
+end
+
+-- Units -----------------------------------------------------------------------------------------
+
+-- A compiled template. Its chunk is called by the address of its table, which is short, unlike the
+-- names of templates: Lua shortens long ones in its messages.
+local Unit = {}
+Unit.__index = Unit
+
+-- By the names of their chunks, while they are in use.
+local units = setmetatable({}, { __mode = "v" })
+
+-- The line of the template that line NUMBER of the chunk is of, and the tag.
+function Unit:place_of(number)
+    number = math.min(number, #self.nodes)
+    local node = self.nodes[number]
+    if not node then return nil end
+    return node.line + number - node.first, node
+end
+
+--- The code of the tag at a line of the chunk, to show it to people.
+-- @tparam number number
+-- @treturn ?string without filters; nil when no tag is there
+function Unit:code_at(number)
+    local _, node = self:place_of(number)
+    if not node or not node.kind then return nil end
+    local code = node.segments and node.segments[1] or node.code
+    if node.kind == "include" then code = "include " .. code end
+    code = gsub(match(code, "^%s*(.-)%s*$"), "%s+", " ")
+    if #code > CODE_SHOWN then code = sub(code, 1, CODE_SHOWN) .. "…" end
+    return code
+end
+
+--- Split what Lua says about a unit into message and line.
 -- @tparam string message
--- @tparam string name of the template
 -- @treturn[1] string
--- @treturn[1] number
--- @treturn[2] string MESSAGE as it is: it is not about the template
-function M.split_message(message, name)
-    local prefix = sub(sub(CHUNK_MARK, 2) .. name, 1, SHORT_SOURCE_MAX) .. ":"
+-- @treturn[1] number the template's line
+-- @treturn[1] number the chunk's line
+-- @treturn[2] string MESSAGE as it is: it is not about the unit
+function Unit:split_message(message)
+    local prefix = sub(self.chunk_name, 2) .. ":"
     if sub(message, 1, #prefix) ~= prefix then return message end
-    local line, text = match(sub(message, #prefix + 1), "^(%d+): (.*)$")
-    if not line then return message end
+    local number, text = match(message, "^(%d+): (.*)$", #prefix + 1)
+    if not number then return message end
     text = gsub(text, "near '__%a+'", "near the end of the tag")
-    return text, tonumber(line)
+    text = gsub(text, "at line (%d+)", function(digits)
+        return "at line " .. (self:place_of(tonumber(digits)) or digits)
+    end)
+    return text, (self:place_of(tonumber(number))), tonumber(number)
+end
+
+--- Bind the unit to an environment.
+-- @tparam table environment what the template sees as its globals
+-- @tparam function text and the other helpers, in the order of the chunk's header
+-- @treturn function renders
+function Unit:bind(environment, ...)
+    if setfenv then setfenv(self.chunk, environment) end
+    return self.chunk(environment, ...)
+end
+
+local function is_too_large(message)
+    return find(message, "control structure too long", 1, true)
+        or find(message, "more than %d+ constants")
 end
 
 -- A block that is not closed takes the end of our own function for its own. Without the function
 -- around it, Lua knows which block it was.
-local function load_chunk(body, name)
-    local chunk, message = load(HEADER .. body .. FOOTER, CHUNK_MARK .. name, "t")
+local function load_chunk(unit, body)
+    local chunk, message = load(HEADER .. body .. FOOTER, unit.chunk_name, "t")
     if chunk then return chunk end
-    local _, body_message = load(body, CHUNK_MARK .. name, "t")
-    return nil, M.split_message(body_message or message, name)
+    if is_too_large(message) then return nil, message, true end
+    local _, body_message = load(body, unit.chunk_name, "t")
+    return nil, body_message or message
+end
+
+local function build(unit, nodes, filters, put_all)
+    local self = setmetatable({
+        parts = {},
+        texts = {},
+        nodes = { { line = 1, first = 1 } }, -- line of the chunk -> node; the first is the header
+        filters = filters,
+    }, Compiler)
+    put_all(self, nodes)
+    unit.texts, unit.nodes = self.texts, self.nodes
+    return load_chunk(unit, table.concat(self.parts))
+end
+
+local function compile(unit, nodes, filters)
+    local chunk, message, too_large = build(unit, nodes, filters, put_plainly)
+    if too_large then
+        chunk, message, too_large = build(unit, nodes, filters, put_in_functions)
+    end
+    if too_large then fail("too many statements for LuaJIT: move some into an include") end
+    if not chunk then fail(unit:split_message(message)) end
+    unit.chunk = chunk
+end
+
+local M = { CHUNK_MARK = CHUNK_MARK }
+
+--- The unit whose chunk has this name.
+-- @tparam string chunk_name
+-- @treturn ?table
+function M.unit_of(chunk_name)
+    return units[chunk_name]
 end
 
 --- Compile SOURCE.
@@ -152,37 +264,20 @@ end
 -- @tparam string name for errors
 -- @tparam table filters the known ones, by name
 -- @tparam table delimiters as `scanner.scan` takes them
--- @treturn[1] table unit: `name`, `source`, `chunk`, `texts`, `expressions`
+-- @treturn[1] table unit: `name`, `source`, `texts`, `chunk_name` and the methods above
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong
 -- @treturn[2] ?number in which line
 function M.compile(source, name, filters, delimiters)
     local nodes, message, line = scanner.scan(source, delimiters)
     if not nodes then return nil, message, line end
-    local self = setmetatable({
-        parts = {}, line = 1, filters = filters, texts = {}, text_count = 0, expressions = {},
-    }, Compiler)
-    local ok, body = pcall(generate, self, nodes)
-    if not ok then
-        if type(body) ~= "table" then error(body, 0) end
-        return nil, body.message, body.line
-    end
-    local chunk, load_message, load_line = load_chunk(body, name)
-    if not chunk then return nil, load_message, load_line end
-    return {
-        name = name, source = source,
-        chunk = chunk, texts = self.texts, expressions = self.expressions,
-    }
-end
-
---- Bind a unit to an environment.
--- @tparam table unit
--- @tparam table environment what the template sees as its globals
--- @tparam function write and the other helpers, in the order of the chunk's header
--- @treturn function renders
-function M.bind(unit, environment, ...)
-    if setfenv then setfenv(unit.chunk, environment) end
-    return unit.chunk(environment, unit.texts, ...)
+    local unit = setmetatable({ name = name, source = source }, Unit)
+    unit.chunk_name = CHUNK_MARK .. match(tostring(unit), "%x+$")
+    units[unit.chunk_name] = unit
+    local ok, err = pcall(compile, unit, nodes, filters)
+    if ok then return unit end
+    if type(err) ~= "table" then error(err, 0) end
+    return nil, err.message, err.line
 end
 
 return M

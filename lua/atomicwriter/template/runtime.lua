@@ -3,6 +3,7 @@
 
 local compiler = require "atomicwriter.template.compiler"
 local failure = require "atomicwriter.failure"
+local pure = require "atomicwriter.template.pure"
 local value = require "atomicwriter.template.value"
 
 local find, format, gmatch, gsub, match, sub =
@@ -17,15 +18,18 @@ local LEVEL_MAX = 1000
 -- How Lua's own messages about a template start.
 local MESSAGE_MARK = sub(compiler.CHUNK_MARK, 2)
 
--- The libraries, less what is not pure: string.dump, math.random, math.randomseed.
-local LIBRARIES = { string = string, table = table, math = math }
-local IMPURE = { dump = true, random = true, randomseed = true }
-
 -- What is thrown when something undefined is touched; becomes an error where it is caught.
 local Undefined = {}
 
 local function throw_undefined(name)
     error(setmetatable({ name = name }, Undefined), 0)
+end
+
+-- What is thrown when the message says all; to other messages the expression is added.
+local Complete = {}
+
+local function throw_complete(...)
+    error(setmetatable({ message = format(...) }, Complete), 0)
 end
 
 -- Whether an error of a template means that some step of a.b.c was not there.
@@ -84,7 +88,7 @@ function State:look_up(path)
     for step in gmatch(path, "[^.]+") do
         if is_first then
             current = rawget(self.environment, step)
-            if current == nil then current = rawget(self.context, step) end
+            if current == self.builtins[step] then current = nil end
         elseif type(current) == "table" then
             local ok, item = pcall(index, current, step)
             if not ok then item = rawget(current, tonumber(step)) end
@@ -97,60 +101,41 @@ function State:look_up(path)
     return current
 end
 
--- What templates may call -----------------------------------------------------------------------
-
--- Like pairs, but always in the same order, so that the same context renders the same text.
-local function ordered_pairs(map)
-    local keys, position = value.sorted_keys(map), 0
-    return function()
-        position = position + 1
-        local key = keys[position]
-        if key ~= nil then return key, rawget(map, key) end
-    end
-end
-
-local function text_or_address(item)
-    return value.text(item) or tostring(item)
-end
-
+-- What templates may call.
 function State:new_builtins()
-    local builtins = {
-        ipairs = ipairs, next = next, select = select, tonumber = tonumber, type = type,
-        error = error, assert = assert, tostring = text_or_address,
-        pairs = function(map)
-            if type(map) ~= "table" then error("pairs needs a table, got a " .. type(map), 0) end
-            return ordered_pairs(map)
-        end,
-        defined = function(path)
-            if type(path) ~= "string" then error("defined needs a name as a string", 0) end
-            return not value.is_null(self:look_up(path))
-        end,
-    }
-    for name, library in pairs(LIBRARIES) do
-        builtins[name] = {}
-        for key, item in pairs(library) do
-            if not IMPURE[key] then builtins[name][key] = item end
-        end
+    local builtins = pure.new()
+    for _, name in ipairs(pure.LIBRARIES) do
         self.path_of[builtins[name]] = name
         setmetatable(builtins[name], self.strict)
     end
-    builtins.table.unpack = table.unpack or unpack -- luacheck: ignore 113 143
-    builtins.include = function(name) return self:include(name) end
+    function builtins.error(message)
+        if type(message) ~= "string" then error(message, 0) end
+        throw_complete("%s", message)
+    end
+    function builtins.assert(item, message, ...)
+        if not item then builtins.error(message or "assertion failed") end
+        return item, message, ...
+    end
+    function builtins.defined(path)
+        if type(path) ~= "string" then throw_complete("defined needs a name as a string") end
+        return not value.is_null(self:look_up(path))
+    end
+    function builtins.include(name) return self:include(name) end
     return builtins
 end
 
 -- Errors ----------------------------------------------------------------------------------------
 
--- The templates on the stack, innermost first, each with the line it is at.
+-- The templates on the stack, innermost first: unit, and line of its chunk.
 local function template_frames()
     local frames, last_source = {}, nil
     for level = 2, LEVEL_MAX do
         local info = debug.getinfo(level, "Sl")
         if not info then break end
-        if sub(info.source, 1, #compiler.CHUNK_MARK) == compiler.CHUNK_MARK then
+        local unit = compiler.unit_of(info.source)
+        if unit then
             if info.source ~= last_source then
-                local name = sub(info.source, #compiler.CHUNK_MARK + 1)
-                frames[#frames + 1] = { name = name, line = info.currentline }
+                frames[#frames + 1] = { unit = unit, number = info.currentline }
             end
             last_source = info.source
         end
@@ -158,11 +143,16 @@ local function template_frames()
     return frames
 end
 
-local function message_of(err, name)
-    if getmetatable(err) == Undefined then return "undefined: " .. err.name end
-    if type(err) ~= "string" then return "the error is a " .. type(err) end
-    local text = compiler.split_message(err, name)
-    return text
+-- Message for ERR, which happened at FRAME or, when there is none, somewhere.
+local function message_of(err, frame)
+    local kind = getmetatable(err)
+    if kind == Undefined then return "undefined: " .. err.name end
+    if kind == Complete then return err.message end
+    if type(err) ~= "string" then err = "the error is a " .. type(err) end
+    if not frame then return err end
+    local text = frame.unit:split_message(err)
+    local code = frame.unit:code_at(frame.number)
+    return code and text .. ": " .. code or text
 end
 
 -- Make ERR, wherever it comes from, an error that names template and line. Runs as a message
@@ -171,54 +161,87 @@ function State:locate(err)
     if self.located[err] then return err end
     local frames = template_frames()
     if not failure.is(err) then
-        local frame = table.remove(frames, 1) or { name = self.stack[1] }
+        local frame = table.remove(frames, 1)
         err = failure.new {
-            code = "template", message = message_of(err, frame.name),
-            path = frame.name, line = frame.line,
+            code = "template", message = message_of(err, frame),
+            path = frame and frame.unit.name or self.stack[1],
+            line = frame and frame.unit:place_of(frame.number),
         }
     end
     if #frames > 0 then
         err.included_from = {}
         for position, frame in ipairs(frames) do
-            err.included_from[position] = format("%s:%d", frame.name, frame.line)
+            local line = frame.unit:place_of(frame.number)
+            err.included_from[position] = format("%s:%d", frame.unit.name, line)
         end
     end
     self.located[err] = true
     return err
 end
 
+-- Output ----------------------------------------------------------------------------------------
+
+-- Where all templates of a state write. Its functions share the buffer as upvalues, which is what
+-- makes them fast.
+local function new_output()
+    local buffer, size = {}, 0
+    local output = {}
+
+    function output.write(text)
+        size = size + 1
+        buffer[size] = text
+    end
+
+    -- A function that writes one of TEXTS by its number.
+    function output.writer_of(texts)
+        return function(number)
+            size = size + 1
+            buffer[size] = texts[number]
+        end
+    end
+
+    -- A function that writes a value, made text by TEXT_OF(number, item) unless it is one.
+    function output.emitter(text_of)
+        return function(number, item)
+            if type(item) ~= "string" then item = text_of(number, item) end
+            size = size + 1
+            buffer[size] = item
+        end
+    end
+
+    -- Run RENDER with a buffer of its own, and return what it wrote.
+    function output.capture(render)
+        local outer, outer_size = buffer, size
+        buffer, size = {}, 0
+        render()
+        local text = table.concat(buffer, "", 1, size)
+        buffer, size = outer, outer_size
+        return text
+    end
+
+    return output
+end
+
 -- Units -----------------------------------------------------------------------------------------
 
-function State:write(text)
-    self.buffer[#self.buffer + 1] = text
-end
-
--- Run RENDER with a buffer of its own, and return what it wrote.
-function State:capture(render)
-    local outer = self.buffer
-    self.buffer = {}
-    render()
-    local text = table.concat(self.buffer)
-    self.buffer = outer
-    return text
-end
+local function run_function(pieces) pieces() end
 
 local function helpers(self, unit)
+    local output = self.output
+
     local function need(number, item)
-        if value.is_null(item) then throw_undefined(unit.expressions[number]) end
+        if value.is_null(item) then throw_undefined(unit:code_at(number)) end
         return item
     end
 
-    local function emit(number, item)
+    local function text_of(number, item)
         local text = value.text(need(number, item))
         if not text then
-            error(format("cannot print a %s; pass it through a filter such as join or json: %s",
-                type(item), unit.expressions[number]), 0)
+            error(format("cannot print a %s; pass it through a filter such as join or json",
+                type(item)), 0)
         end
-        self:write(text)
+        return text
     end
-
-    local function write(text) self:write(text) end
 
     -- The value of an expression that may be undefined.
     local function attempt(expression)
@@ -236,17 +259,18 @@ local function helpers(self, unit)
     -- Alone in its line, an include takes the line's end for its own.
     local function include(newline, name)
         local text = self:include(name)
-        self:write(text)
-        if newline and text ~= "" and sub(text, -1) ~= "\n" then self:write(newline) end
+        output.write(text)
+        if newline and text ~= "" and sub(text, -1) ~= "\n" then output.write(newline) end
     end
 
-    return write, emit, need, attempt, self.options.filters, include
+    return output.writer_of(unit.texts), output.emitter(text_of), need, attempt,
+        self.options.filters, include, run_function
 end
 
 function State:run(unit)
     self.stack[#self.stack + 1] = unit.name
     self.sources[#self.sources + 1] = unit.source
-    compiler.bind(unit, self.environment, helpers(self, unit))()
+    unit:bind(self.environment, helpers(self, unit))()
     self.stack[#self.stack] = nil
 end
 
@@ -258,21 +282,21 @@ local function canonical(path)
 end
 
 function State:check_cycle(name)
-    if #self.stack >= DEPTH_MAX then error("templates are included too deeply", 0) end
+    if #self.stack >= DEPTH_MAX then throw_complete("templates are included too deeply") end
     for position, outer in ipairs(self.stack) do
         if canonical(outer) == canonical(name) then
             local chain = table.concat(self.stack, " -> ", position) .. " -> " .. name
-            error("a template includes itself: " .. chain, 0)
+            throw_complete("a template includes itself: %s", chain)
         end
     end
 end
 
 -- The text of the template NAME, as included by the one being rendered.
 function State:include(name)
-    if type(name) ~= "string" then error("include needs a name as a string", 0) end
+    if type(name) ~= "string" then throw_complete("include needs a name as a string") end
     local source, resolved = self.options.loader(name, self.stack[#self.stack])
     if not source then
-        error(format("cannot include %s: %s", self:show(name), tostring(resolved)), 0)
+        throw_complete("cannot include %s: %s", self:show(name), tostring(resolved))
     end
     resolved = resolved or name
     self:check_cycle(resolved)
@@ -283,13 +307,13 @@ function State:include(name)
         if not included then error(err, 0) end
         self.cache[resolved] = included
     end
-    return self:capture(function() self:run(included) end)
+    return self.output.capture(function() self:run(included) end)
 end
 
 local function new_state(context, options)
     local self = setmetatable({
         options = options,
-        buffer = {},
+        output = new_output(),
         stack = {},    -- names of the templates being rendered, outermost first
         sources = {},  -- their texts, and those of the ones before them
         cache = {},    -- resolved name -> compiled unit
@@ -304,16 +328,12 @@ local function new_state(context, options)
             throw_undefined((path == "" and "" or path .. ".") .. self:show(key))
         end,
     }
-    self.context = self:adopt(context, "")
     self.builtins = self:new_builtins()
     self.environment = setmetatable({}, {
-        __index = function(_, name)
-            local item = rawget(self.context, name)
-            if item == nil then item = rawget(self.builtins, name) end
-            if item == nil then throw_undefined(self:show(name)) end
-            return item
-        end,
+        __index = function(_, name) throw_undefined(self:show(name)) end,
     })
+    for name, item in pairs(self.builtins) do self.environment[name] = item end
+    for name, item in next, self:adopt(context, "") do self.environment[name] = item end
     return self
 end
 
@@ -329,7 +349,7 @@ local M = {}
 function M.render(unit, context, options)
     local self = new_state(context, options)
     local ok, result = xpcall(function()
-        return self:capture(function() self:run(unit) end)
+        return self.output.capture(function() self:run(unit) end)
     end, function(err) return self:locate(err) end)
     if ok then return result end
     if not failure.is(result) then -- the message handler itself ran out of stack, or of memory

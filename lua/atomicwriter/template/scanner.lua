@@ -8,8 +8,8 @@
 -- - `include`: `code`, Lua code of the arguments; `newline`, what ended the line it stood alone in
 -- - `mark`: nothing to generate, a comment or the bounds of a raw block
 --
--- Code keeps its line breaks and loses its comments, so whoever puts it on the line where its tag
--- starts gets line numbers that are those of the template.
+-- Code keeps its line breaks and loses its comments, so its first line is the one that its tag
+-- starts in, and so on.
 -- @module atomicwriter.template.scanner
 
 local find, gsub, match, sub = string.find, string.gsub, string.match, string.sub
@@ -39,11 +39,12 @@ end
 
 -- Move on to POSITION, counting lines.
 function Scanner:move(position)
-    while self.newline and self.newline < position do
+    local newline = self.newline
+    while newline and newline < position do
         self.line = self.line + 1
-        self.newline = find(self.source, "\n", self.newline + 1, true)
+        newline = find(self.source, "\n", newline + 1, true)
     end
-    self.position = position
+    self.newline, self.position = newline, position
 end
 
 function Scanner:add(node)
@@ -60,9 +61,8 @@ function Scanner:add_text(stop, verbatim)
     self:move(stop + 1)
 end
 
--- Where the next tag of KIND opens at or after the current position.
-function Scanner:find_opener(kind)
-    local opener = self.delimiters[kind][1]
+-- Where the next tag with OPENER opens at or after the current position.
+function Scanner:find_opener(opener)
     local start = find(self.source, opener, self.position, true)
     if opener == "{#" then
         while start and sub(self.source, start - 1, start - 1) == "$" do
@@ -75,16 +75,13 @@ end
 -- The next tag: where it opens and its kind. Of two that open at the same place, the longer wins.
 function Scanner:next_tag()
     local best, best_kind
-    for kind, delimiter in pairs(self.delimiters) do
-        local start = self.upcoming[kind]
+    for _, tag in ipairs(self.tags) do
+        local start = tag.upcoming
         if start and start < self.position then
-            start = self:find_opener(kind)
-            self.upcoming[kind] = start
+            start = self:find_opener(tag.opener)
+            tag.upcoming = start
         end
-        if start and (not best or start < best
-            or start == best and #delimiter[1] > #self.delimiters[best_kind][1]) then
-            best, best_kind = start, kind
-        end
+        if start and (not best or start < best) then best, best_kind = start, tag.kind end
     end
     return best, best_kind
 end
@@ -127,24 +124,27 @@ function Scanner:skip_comment(position, closer, tag_line)
     return math.min(tag_end, line_end)
 end
 
--- Read Lua code up to CLOSER. Returns the code in segments, cut at each `|` outside of brackets
--- when it is an expression, and whether the tag ends with a `-`. A closer within a string does not
--- count, and neither does one that closes brackets opened inside, as in {{ f({ a = {} }) }}.
-function Scanner:read_code(kind, closer)
-    local tag_line, position = self.line, self.position
-    local segments, buffer, stack = {}, {}, {}
-    local piece = position
+-- What ends a piece of code in which nothing is of interest.
+local function special_characters(closer)
+    return "[-'\"|%[%](){}" .. escape_pattern(sub(closer, 1, 1)) .. "]"
+end
 
-    local function keep(stop) buffer[#buffer + 1] = sub(self.source, piece, stop) end
+-- What read_code does when the code has brackets, strings, comments or filters.
+function Scanner:read_intricate_code(kind, closer)
+    local source, tag_line, special = self.source, self.line, self.specials[kind]
+    local position, piece = self.position, self.position
+    local segments, stack, before = {}, {}, ""
+
+    local function keep(stop) before = before .. sub(source, piece, stop) end
     local function cut()
-        local code = gsub(table.concat(buffer), "\r\n", "\n")
-        segments[#segments + 1] = gsub(code, "\r", " ")
-        buffer = {}
+        if self.has_returns then before = gsub(gsub(before, "\r\n", "\n"), "\r", " ") end
+        segments[#segments + 1], before = before, ""
     end
 
     while true do
-        local character = sub(self.source, position, position)
-        if character == "" then fail("the tag is not closed", tag_line) end
+        position = find(source, special, position)
+        if not position then fail("the tag is not closed", tag_line) end
+        local character = sub(source, position, position)
         local closes = OPENING[character] and stack[#stack] == OPENING[character]
         local trimmed = character == "-" and self:starts_with(closer, position + 1)
         if not closes and (trimmed or self:starts_with(closer, position)) then
@@ -162,7 +162,7 @@ function Scanner:read_code(kind, closer)
         elseif character == "-" and self:starts_with("--", position) then
             keep(position - 1)
             local after = self:skip_comment(position, closer, tag_line)
-            buffer[#buffer + 1] = " " .. newlines_in(sub(self.source, position, after - 1))
+            before = before .. " " .. newlines_in(sub(source, position, after - 1))
             position, piece = after, after
         elseif character == "|" and kind == "expression" and #stack == 0 then
             keep(position - 1)
@@ -175,6 +175,19 @@ function Scanner:read_code(kind, closer)
             position = after or position + 1
         end
     end
+end
+
+-- Read Lua code up to CLOSER. Returns the code in segments, cut at each `|` outside of brackets
+-- when it is an expression, and whether the tag ends with a `-`. A closer within a string does not
+-- count, and neither does one that closes brackets opened inside, as in {{ f({ a = {} }) }}.
+function Scanner:read_code(kind, closer)
+    local stop = find(self.source, self.specials[kind], self.position)
+    if not stop or self.has_returns or not self:starts_with(closer, stop) then
+        return self:read_intricate_code(kind, closer)
+    end
+    local code = sub(self.source, self.position, stop - 1)
+    self:move(stop + #closer)
+    return { code }, false
 end
 
 -- Step over the opener; tell whether a "-" that trims follows. {{-1}} is a negative number.
@@ -333,6 +346,16 @@ local function read_all(self)
     end
 end
 
+-- The kinds of tags, those with the longest openers first, and where each opens next.
+local function new_tags(delimiters)
+    local tags = {}
+    for kind, delimiter in pairs(delimiters) do
+        tags[#tags + 1] = { kind = kind, opener = delimiter[1], upcoming = 0 }
+    end
+    table.sort(tags, function(a, b) return #a.opener > #b.opener end)
+    return tags
+end
+
 local M = {}
 
 --- Split SOURCE into nodes.
@@ -345,12 +368,17 @@ local M = {}
 function M.scan(source, delimiters)
     local self = setmetatable({
         source = source,
+        has_returns = find(source, "\r", 1, true) ~= nil,
         delimiters = delimiters,
+        tags = new_tags(delimiters),
+        specials = {
+            expression = special_characters(delimiters.expression[2]),
+            statement = special_characters(delimiters.statement[2]),
+        },
         position = 1,
         line = 1,
         newline = find(source, "\n", 1, true), -- the next one, to count lines
         nodes = {},
-        upcoming = { expression = 0, statement = 0, comment = 0 }, -- where each opens next
     }, Scanner)
     local ok, err = pcall(read_all, self)
     if not ok then
