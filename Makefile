@@ -117,8 +117,9 @@ $(BUILD)/atomicwriter.pc: csrc/atomicwriter.pc.in csrc/atomicwriter.h FORCE
 	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' $< >$@.new; $(keep_if_same)
 
 # The command, told where its modules are: in this tree, or below PREFIX.
-make_command = sed '1s|lua5.4|$(notdir $(call interpreter,$(firstword $(FLAVOURS))))|; \
-    s|^local LUA_DIR, C_DIR$$|local LUA_DIR, C_DIR = "$(1)", "$(2)"|' lua/bin/atomicwriter >$@.new; \
+make_command = path=$$(command -v '$(call interpreter,$(firstword $(FLAVOURS)))') || exit; \
+    sed "1s|/.*|$$path|; \
+    s|^local LUA_DIR, C_DIR$$|local LUA_DIR, C_DIR = '$(1)', '$(2)'|" lua/bin/atomicwriter >$@.new; \
     chmod 755 $@.new; $(keep_if_same)
 
 $(BUILD)/bin/atomicwriter: lua/bin/atomicwriter $(firstword $(MODULES)) FORCE

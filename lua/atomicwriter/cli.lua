@@ -2,8 +2,9 @@
 --
 -- Each command is a module of `atomicwriter.cli.commands` with `name`, `summary`, `description`,
 -- `usage`, `example`, `define(command)`, which adds its options to an argparse command,
--- `fault(args)`, which tells what is wrong with a combination of them, and `run(args, services)`,
--- which returns the exit code. Only the one that is asked for is loaded.
+-- `fault(args)`, which tells what is wrong with a combination of them, `needs_signals(args)`,
+-- whether something will run that must be ended in good order, and `run(args, services)`, which
+-- returns the exit code. Only the one that is asked for is loaded.
 -- @module atomicwriter.cli
 
 local find, format, gsub = string.find, string.format, string.gsub
@@ -85,16 +86,20 @@ local function usage_error(console, message, command)
     return USAGE
 end
 
--- What the commands work with. Signals are caught only when there is something to finish or to
--- undo.
+-- What the commands work with.
+local Services = {}
+Services.__index = Services
+
+-- Signals are caught once there is something to finish or to undo, and not before: it takes luv.
+function Services:catch_signals()
+    self.signals = self.signals or require("atomicwriter.cli.process").signals()
+    return self.signals
+end
+
 local function new_services(args, command, console)
-    local services = { console = console, finishes = args.watch }
-    if command.signals and (args.watch or command.signals == "always" or pcall(require, "luv")) then
-        services.signals = require("atomicwriter.cli.process").signals()
-    end
-    if args.watch then
-        services.new_inputs = require("atomicwriter.cli.inputs").new
-    end
+    local services = setmetatable({ console = console, finishes = args.watch }, Services)
+    if command.needs_signals and command.needs_signals(args) then services:catch_signals() end
+    if args.watch then services.new_inputs = require("atomicwriter.cli.inputs").new end
     return services
 end
 

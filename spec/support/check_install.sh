@@ -47,7 +47,7 @@ env -u LUA_PATH -u LUA_CPATH "$root/bin/atomicwriter" --version 2>/dev/null && {
     echo "it should look below $prefix, where nothing is"
     exit 1
 }
-sed -i "s|\"$prefix|\"$root|g" "$root/bin/atomicwriter"
+sed -i "s|'$prefix|'$root|g" "$root/bin/atomicwriter"
 (cd / && "$root/bin/atomicwriter" --version && "$root/bin/atomicwriter" write --help >/dev/null)
 grep -q '^.SH NAME' "$root/share/man/man1/atomicwriter.1"
 bash -n "$root/share/bash-completion/completions/atomicwriter"

@@ -73,14 +73,14 @@ function Console:write(bytes)
     return nil, why
 end
 
---- Print a result: RECORD as JSON, or else LINES.
--- @tparam table record
+--- Print a result: in JSON what RECORD_OF() returns, or else LINES.
+-- @tparam function record_of
 -- @tparam {string,...} lines not printed when the console is quiet
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] string why it could not be written
-function Console:result(record, lines)
-    if self.json then return self:write(encode(record) .. "\n") end
+function Console:result(record_of, lines)
+    if self.json then return self:write(encode(record_of()) .. "\n") end
     if self._quiet then return true end
     local text = {}
     for index, line in ipairs(lines) do text[index] = M.clean(line) .. "\n" end
@@ -101,13 +101,20 @@ function M.error_record(err, target)
     }
 end
 
+--- Print an error as a result, if results are JSON.
+-- @tparam table err
+-- @tparam ?string target
+function Console:fail_in_json(err, target)
+    if self.json then self:result(function() return M.error_record(err, target) end) end
+end
+
 --- Tell of an error, in JSON on standard output too.
 -- @tparam table err
 -- @tparam ?string target
 -- @treturn number exit code: 2 when the command line is to blame, else 1
 function Console:fail(err, target)
     self:error(tostring(err), { traceback = err.traceback })
-    if self.json then self:result(M.error_record(err, target), {}) end
+    self:fail_in_json(err, target)
     return err.code == "usage" and 2 or 1
 end
 

@@ -190,6 +190,14 @@ function M.writer_options(args)
     }
 end
 
+--- Whether what ARGS ask for must not simply end at a signal: it stays, or runs commands.
+-- @tparam table args
+-- @treturn boolean
+function M.needs_signals(args)
+    return (args.watch or args.check or args.reload or args.signal
+        or args.from_exec and #args.from_exec > 0) and true or false
+end
+
 -- Each: an option that makes no sense without another, and that one.
 local NEEDS = {
     { "signal", "pid_file" }, { "pid_file", "signal" }, { "debounce", "watch" },

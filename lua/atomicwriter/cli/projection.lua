@@ -127,9 +127,10 @@ end
 local LISTS = { "added", "updated", "removed", "warnings" }
 
 -- RESULT for the JSON encoder, which takes an empty table for an object.
-local function record_of(self, result)
+local function record_of(self, result, more)
     local record = { target = self.target }
     for name, value in pairs(result) do record[name] = value end
+    for name, value in pairs(more or {}) do record[name] = value end
     for _, name in ipairs(LISTS) do
         record[name] = require("atomicwriter.template.json").list(result[name])
     end
@@ -137,10 +138,7 @@ local function record_of(self, result)
 end
 
 local function failed(self, err, code)
-    local console = self._services.console
-    if console.json then
-        console:result(require("atomicwriter.cli.console").error_record(err, self.target), {})
-    end
+    self._services.console:fail_in_json(err, self.target)
     return { code = code or FAILED, error = err }
 end
 
@@ -153,15 +151,17 @@ local PHASES = {
 -- What the writer calls now and then: signals come in, the terminal shows how far it is.
 local function watch_progress(self)
     local services = self._services
-    local signals, started = services.signals, nil
+    local seen, started = {}, nil
     return function(progress)
-        if signals then
-            signals:poll()
-            local waits = progress.phase == "lock"
-            if signals.stop and (waits or not self._finishes) then return false, signals.stop end
-            if signals.stops > 1 then return false, signals.stop end
-        end
-        if not pcall(require, "luv") then return true end
+        -- The next call of a phase comes when it takes longer: then luv is worth its loading.
+        local first = not seen[progress.phase]
+        seen[progress.phase] = true
+        if first and not services.signals or not pcall(require, "luv") then return true end
+        local signals = services:catch_signals()
+        signals:poll()
+        local waits = progress.phase == "lock"
+        if signals.stop and (waits or not self._finishes) then return false, signals.stop end
+        if signals.stops > 1 then return false, signals.stop end
         started = started or process().now()
         if process().now() - started >= PROGRESS_AFTER then
             local count = progress.phase ~= "lock"
@@ -214,7 +214,9 @@ function Projection:plan(payload)
     end
     local result, plan_err = writer:plan(payload)
     if not result then return failed(self, plan_err) end
-    self._services.console:result(record_of(self, result), describe(self, result, true))
+    self._services.console:result(function()
+        return record_of(self, result)
+    end, describe(self, result, true))
     return { code = DONE, result = result }
 end
 
@@ -234,18 +236,20 @@ local function finish(self, result, err)
         return failed(self, err, err.code == "check_failed" and CHECK_FAILED or FAILED)
     end
     for _, warning in ipairs(result.warnings) do console:warn(warning) end
-    local record, lines = record_of(self, result), describe(self, result)
+    local lines, more = describe(self, result), {}
     local code = DONE
     if result.changed then
         local ok, why = reload(self, result)
         if not ok then
             local what, rolled_back = roll_back(self, result)
-            record.reload_error, record.rolled_back, code = why, rolled_back, RELOAD_FAILED
+            more.reload_error, more.rolled_back, code = why, rolled_back, RELOAD_FAILED
             lines[#lines + 1] = format("%s: %s", self.target, what)
             console:error(format("%s: %s; %s", self.target, why, what))
         end
     end
-    local printed, print_err = console:result(record, lines)
+    local printed, print_err = console:result(function()
+        return record_of(self, result, more)
+    end, lines)
     if not printed then console:error("cannot write to standard output: " .. print_err) end
     return { code = printed and code or math.max(code, FAILED), result = result }
 end

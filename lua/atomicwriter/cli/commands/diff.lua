@@ -5,7 +5,6 @@ local options = require "atomicwriter.cli.options"
 
 local M = {
     name = "diff",
-    signals = "if possible",
     description = "Show what a write of the same sources would change, as diff -u does. Contents "
         .. "are shown only of files that others may read, before and after; of the rest the sizes.",
     usage = "atomicwriter diff TARGET SOURCE... [OPTION]...",
@@ -40,6 +39,8 @@ local function fail(console, err)
     console:fail(err)
     return 2
 end
+
+M.needs_signals = options.needs_signals
 
 --- Run the command.
 -- @tparam table args

@@ -59,10 +59,12 @@ function M.run(args, services)
     return reading.with_snapshot(args.target, services.console, function(snapshot)
         local records, lines = list(snapshot, args)
         if not records then return nil, lines end
-        return services.console:result({
-            target = args.target, version = snapshot.version,
-            files = require("atomicwriter.template.json").list(records),
-        }, lines)
+        return services.console:result(function()
+            return {
+                target = args.target, version = snapshot.version,
+                files = require("atomicwriter.template.json").list(records),
+            }
+        end, lines)
     end)
 end
 

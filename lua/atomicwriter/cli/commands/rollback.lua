@@ -5,7 +5,6 @@ local options = require "atomicwriter.cli.options"
 
 local M = {
     name = "rollback",
-    signals = "if possible",
     description = "Publish a retained version again, under a new name. By default the newest one.",
     usage = "atomicwriter rollback TARGET [VERSION] [OPTION]...",
     example = [[
@@ -26,6 +25,8 @@ function M.define(command)
 end
 
 M.fault = options.fault
+
+M.needs_signals = options.needs_signals
 
 --- Run the command.
 -- @tparam table args

@@ -7,7 +7,6 @@ local PATH_OPTIONS = { "labels_from", "annotations_from" }
 
 local M = {
     name = "run",
-    signals = "always",
     description = "Run a Lua script that returns a projection, or a list of them, and project "
         .. "them. All are gathered before the first is written. The script runs in its own "
         .. "directory.",
@@ -57,6 +56,8 @@ local function make_absolute(args)
     end
     for _, pair in ipairs(args.data) do pair.value = absolute(pair.value) end
 end
+
+function M.needs_signals() return true end
 
 --- Run the command.
 -- @tparam table args

@@ -60,6 +60,14 @@ end
 
 local LISTS = { "versions", "dangling", "missing", "foreign", "residue" }
 
+local function record_of(about, faults)
+    local list = require("atomicwriter.template.json").list
+    local record = { healthy = #faults == 0, faults = list(faults) }
+    for name, item in pairs(about) do record[name] = item end
+    for _, name in ipairs(LISTS) do record[name] = list(about[name]) end
+    return record
+end
+
 --- Run the command.
 -- @tparam table args
 -- @tparam table services `console`
@@ -68,11 +76,9 @@ function M.run(args, services)
     local about, err = require("atomicwriter").inspect(args.target)
     if not about then return services.console:fail(err, args.target) end
     local faults = faults_of(about)
-    local list = require("atomicwriter.template.json").list
-    local record = { healthy = #faults == 0, faults = list(faults) }
-    for name, item in pairs(about) do record[name] = item end
-    for _, name in ipairs(LISTS) do record[name] = list(about[name]) end
-    local written, why = services.console:result(record, describe(about, faults))
+    local written, why = services.console:result(function()
+        return record_of(about, faults)
+    end, describe(about, faults))
     if not written then services.console:error("cannot write to standard output: " .. why) end
     return written and #faults == 0 and 0 or 1
 end

@@ -5,7 +5,6 @@ local options = require "atomicwriter.cli.options"
 
 local M = {
     name = "write",
-    signals = "if possible",
     description = "Gather files from the sources and make the target show exactly that set: "
         .. "readers see all of the old set or all of the new one. When nothing differs, nothing is "
         .. "touched.",
@@ -37,6 +36,8 @@ end
 function M.fault(args)
     return require("atomicwriter.cli.sources").fault(args) or options.fault(args)
 end
+
+M.needs_signals = options.needs_signals
 
 --- Run the command.
 -- @tparam table args
