@@ -4,10 +4,11 @@
 -- `usage`, `example`, `define(command)`, which adds its options to an argparse command,
 -- `fault(args)`, which tells what is wrong with a combination of them, `needs_signals(args)`,
 -- whether something will run that must be ended in good order, and `run(args, services)`, which
--- returns the exit code. Only the one that is asked for is loaded.
+-- returns the exit code; `FAILED` is its exit code when it fails otherwise than it expects (1).
+-- Only the one that is asked for is loaded.
 -- @module atomicwriter.cli
 
-local find, format, gsub = string.find, string.format, string.gsub
+local find, format, gsub, sub = string.find, string.format, string.gsub, string.sub
 
 local DONE, FAILED, USAGE = 0, 1, 2
 local INTERRUPTED = 130 -- as a shell has it for SIGINT
@@ -81,9 +82,10 @@ function M.parser(only)
 end
 
 local function usage_error(console, message, command)
-    console:error(message)
-    console:error(format("try: atomicwriter %s--help", command and command .. " " or ""))
-    return USAGE
+    local help = format("atomicwriter %s--help", command and command .. " " or "")
+    return console:fail(require("atomicwriter.failure").new {
+        code = "usage", message = format("%s (see: %s)", message, help),
+    })
 end
 
 -- What the commands work with.
@@ -128,14 +130,26 @@ local function traceback(err)
     return err
 end
 
-local function report_crash(err, console)
+local function report_crash(err, console, command)
     if type(err) == "string" and find(err, "interrupted!", 1, true) then
         console:error("interrupted")
         return INTERRUPTED
     end
-    if type(err) == "table" then return console:fail(err) end -- a library is missing
-    io.stderr:write("atomicwriter: this should not have happened: ", tostring(err), "\n")
-    return FAILED
+    if type(err) == "table" then -- a library is missing
+        console:fail(err)
+    else
+        io.stderr:write("atomicwriter: this should not have happened: ", tostring(err), "\n")
+    end
+    return command.FAILED or FAILED
+end
+
+-- What ARGV has for OPTION, as far as that can be told before it is parsed.
+local function raw_value(argv, option)
+    for index, word in ipairs(argv) do
+        if word == option then return argv[index + 1] end
+        if sub(word, 1, #option + 1) == option .. "=" then return sub(word, #option + 2) end
+    end
+    return nil
 end
 
 -- The name of the command in ARGV: its first word that is no option.
@@ -151,7 +165,9 @@ end
 -- @treturn number exit code
 function M.main(argv)
     local name = command_of(argv)
-    local console = new_console {}
+    local console = new_console {
+        output = raw_value(argv, "--output"), log_format = raw_value(argv, "--log-format"),
+    }
     local parser, why = M.parser(name or "")
     if not parser then
         console:error(why)
@@ -171,7 +187,7 @@ function M.main(argv)
     local fault = command.fault and command.fault(args)
     if fault then return usage_error(console, fault, args.command) end
     local ok, code = xpcall(run, traceback, args, command, console)
-    if not ok then return report_crash(code, console) end
+    if not ok then return report_crash(code, console, command) end
     return code
 end
 

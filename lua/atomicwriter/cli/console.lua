@@ -31,7 +31,9 @@ local function encode(item)
 end
 
 local function send(stream, text)
-    return stream:write(text) and stream:flush()
+    local ok, why = stream:write(text)
+    if ok then ok, why = stream:flush() end
+    return ok, why
 end
 
 --- Log one line.

@@ -80,7 +80,9 @@ function M.group(text) return find_id(text, "group_id", "group") end
 -- @treturn string `"HUP"`
 function M.signal(text)
     local name = match(upper(text), "^SIG(%u+%d*)$") or match(upper(text), "^%u+%d*$")
-    if not name or not require("luv").constants["SIG" .. name] then
+    local loaded, number = pcall(require("atomicwriter.cli.process").signal_number, name or "")
+    if not loaded then return nil, tostring(number) end -- luv is missing
+    if not number then
         return nil, format("there is no signal '%s': give a name such as HUP or USR1", text)
     end
     return name

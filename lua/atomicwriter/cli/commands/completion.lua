@@ -26,7 +26,10 @@ end
 function M.run(args, services)
     local parser = require("atomicwriter.cli").parser()
     local text = parser["get_" .. args.shell .. "_complete"](parser)
-    return services.console:write(text) and 0 or 1
+    local written, why = services.console:write(text)
+    if written then return 0 end
+    services.console:error("cannot write to standard output: " .. why)
+    return 1
 end
 
 return M

@@ -5,6 +5,7 @@ local options = require "atomicwriter.cli.options"
 
 local M = {
     name = "diff",
+    FAILED = 2, -- since 1 says that something differs
     description = "Show what a write of the same sources would change, as diff -u does. Contents "
         .. "are shown only of files that others may read, before and after; of the rest the sizes.",
     usage = "atomicwriter diff TARGET SOURCE... [OPTION]...",
@@ -34,10 +35,9 @@ function M.fault(args)
     return require("atomicwriter.cli.sources").fault(args)
 end
 
--- Failing is 2 here, since 1 says that something differs.
 local function fail(console, err)
     console:fail(err)
-    return 2
+    return M.FAILED
 end
 
 M.needs_signals = options.needs_signals
@@ -61,7 +61,7 @@ function M.run(args, services)
     local written, why = console:write(text)
     if not written then
         console:error("cannot write to standard output: " .. why)
-        return 2
+        return M.FAILED
     end
     return text == "" and 0 or 1
 end
