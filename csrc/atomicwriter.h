@@ -386,6 +386,56 @@ AW_API int aw_snapshot_is_current(aw_snapshot *snapshot, bool *current, aw_error
 /* Idempotent through NULL; ends the lease. */
 AW_API void aw_snapshot_close(aw_snapshot *snapshot);
 
+/* ---- inspecting -------------------------------------------------------- */
+
+typedef enum aw_fault {
+    AW_SOUND = 0,  /* "..data" leads to a version                            */
+    AW_MISSING,    /* there is no "..data"                                   */
+    AW_DANGLING,   /* it names a version that is not there                   */
+    AW_FOREIGN     /* it is something else than a link to one version        */
+} aw_fault;
+
+/* A version that is there. */
+typedef struct aw_inspected {
+    aw_version version;
+    bool       leased;   /* a snapshot holds it                              */
+} aw_inspected;
+
+/* What is in a target. The lists are in byte order. */
+typedef struct aw_inspection {
+    char         *target;    /* absolute                                     */
+    aw_fault      fault;     /* of "..data"                                  */
+    char         *message;   /* about it, one line; NULL when it is sound    */
+    char         *live;      /* the live version, or NULL                    */
+    aw_inspected *versions;  /* the live one and the retained, newest first  */
+    size_t        version_count;
+    aw_list       residue;   /* left by a killed writer: unfinished versions,
+                                half-removed ones, "..data_tmp"              */
+    aw_list       dangling;  /* visible names that lead nowhere              */
+    aw_list       missing;   /* the live version's, without a visible name   */
+    aw_list       foreign;   /* names that a writer needs and somebody else
+                                has; with "..lock" and "..data_tmp"          */
+    size_t        others;    /* entries of others at names not needed        */
+    int           locked;    /* 1 a writer holds the lock, 0 none does, -1 we
+                                may not know: "..lock" cannot be opened      */
+} aw_inspection;
+
+#define AW_INSPECTION_INIT \
+    { NULL, AW_SOUND, NULL, NULL, NULL, 0, {NULL, 0}, {NULL, 0}, {NULL, 0}, {NULL, 0}, 0, 0 }
+
+/* Look at TARGET, and change nothing. Needs the right to read it, takes no lock,
+ * and works on read-only mounts and on volumes that a kubelet writes. What is
+ * being written while the lock is held is told neither as residue nor as
+ * dangling; without a lock to look at, or where locked is -1, it may be.
+ *
+ * Fills *INSPECTION (AW_INSPECTION_INIT or cleared before). AW_E_NO_TARGET: no
+ * such directory. Leases are asked for by holding a lock for an instant, which
+ * nobody else fails by; a retained version may stay until the next write by it. */
+AW_API int aw_inspect(const char *target, aw_inspection *inspection, aw_error *err);
+
+/* Free what INSPECTION holds and make it AW_INSPECTION_INIT again. */
+AW_API void aw_inspection_clear(aw_inspection *inspection);
+
 /* ---- watching ---------------------------------------------------------- */
 
 /* Tells of new live versions through one inotify watch on the target, which

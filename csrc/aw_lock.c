@@ -15,7 +15,8 @@
 
 enum {
     NAP_FIRST = 200 * 1000,      /* nanoseconds */
-    NAP_LAST = 10 * 1000 * 1000
+    NAP_LAST = 10 * 1000 * 1000,
+    TRIES_MIN = 4                /* whoever looks with aw_inspect() is gone by then */
 };
 
 int64_t aw_lock_clock(void)
@@ -61,7 +62,7 @@ static int wait_for_lock(int fd, int64_t deadline, aw_error *err)
 {
     struct timespec nap = { 0, NAP_FIRST };
 
-    for (;;) {
+    for (int tries = 1;; tries++) {
         int64_t left;
 
         if (aw_sys_flock(fd, LOCK_EX | LOCK_NB) == 0)
@@ -69,9 +70,9 @@ static int wait_for_lock(int fd, int64_t deadline, aw_error *err)
         if (errno != EWOULDBLOCK)
             return aw_fail_io(err, "flock", AW_NAME_LOCK);
         left = deadline - aw_lock_clock();
-        if (left <= 0)
+        if (left <= 0 && tries >= TRIES_MIN)
             return aw_fail(err, AW_E_LOCKED, AW_NAME_LOCK, "another writer holds the lock");
-        if (nap.tv_nsec > left * 1000000)
+        if (left > 0 && nap.tv_nsec > left * 1000000)
             nap.tv_nsec = (long)(left * 1000000);
         (void)aw_sys_sleep(&nap); /* a signal only makes the nap shorter */
         if (nap.tv_nsec < NAP_LAST / 2)
@@ -117,6 +118,20 @@ int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err)
     }
     return aw_fail(err, AW_E_FOREIGN_ENTRY, AW_NAME_LOCK,
                    "it is replaced again and again, and writers never do that");
+}
+
+int aw_lock_try(int fd, int operation)
+{
+    struct timespec nap = { 0, NAP_FIRST };
+
+    for (int tries = 1;; tries++) {
+        if (aw_sys_flock(fd, operation | LOCK_NB) == 0)
+            return 0;
+        if (errno != EWOULDBLOCK || tries == TRIES_MIN)
+            return -1;
+        (void)aw_sys_sleep(&nap);
+        nap.tv_nsec *= 2;
+    }
 }
 
 /* ---- stamps ------------------------------------------------------------ */

@@ -30,6 +30,11 @@ int64_t aw_lock_deadline(int64_t timeout);
  * is over, never before; AW_E_FOREIGN_ENTRY if "..lock" is no regular file. */
 int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err);
 
+/* flock FD by OPERATION, LOCK_SH or LOCK_EX, where nobody holds a lock against it
+ * for longer than an instant: who only asks whether there is one gives it back at
+ * once. -1 with errno after some milliseconds: EWOULDBLOCK when it is held. */
+int aw_lock_try(int fd, int operation);
+
 /* A time as the kernel stamps it. */
 typedef struct aw_stamp {
     int64_t sec;

@@ -14,6 +14,7 @@
 #include "aw_at.h"
 #include "aw_current.h"
 #include "aw_error.h"
+#include "aw_lock.h"
 #include "aw_name.h"
 #include "aw_path.h"
 #include "aw_sys.h"
@@ -76,7 +77,7 @@ static int lease(int target, const aw_live *live, aw_error *err)
 {
     char name[AW_VERSION_MAX];
 
-    (void)aw_sys_flock(live->fd, LOCK_SH | LOCK_NB); /* without a lease, see above */
+    (void)aw_lock_try(live->fd, LOCK_SH); /* without a lease, see above */
     if (aw_live_name(target, name, err) < 0)
         return -1;
     return strcmp(name, live->name) == 0;

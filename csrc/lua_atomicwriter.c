@@ -81,6 +81,7 @@ typedef struct scratch {
     aw_result       result;
     aw_list         paths;
     aw_version     *versions;
+    aw_inspection   inspection;
     char           *data;
     struct dirent **names;      /* as scandir() gives it */
     int             name_count;
@@ -93,6 +94,7 @@ static void release(scratch *own)
     aw_payload_free(own->payload);
     aw_result_clear(&own->result);
     aw_list_clear(&own->paths);
+    aw_inspection_clear(&own->inspection);
     free(own->versions);
     free(own->data);
     for (int i = 0; i < own->name_count; i++)
@@ -113,7 +115,7 @@ static int scratch_gc(lua_State *L)
 
 static scratch *new_scratch(lua_State *L)
 {
-    static const scratch empty = { .result = AW_RESULT_INIT };
+    static const scratch empty = { .result = AW_RESULT_INIT, .inspection = AW_INSPECTION_INIT };
     scratch *own = lua_newuserdatauv(L, sizeof *own, 0);
 
     *own = empty;
@@ -942,14 +944,14 @@ static int writer_plan(lua_State *L)
     return push_result(L, own);
 }
 
-/* Argument 2, a name to be looked up. A NUL byte in it is not found. */
-static const char *check_name(lua_State *L, bool *sane, aw_error *err)
+/* Argument INDEX, a name to be looked up. A NUL byte in it is not found. */
+static const char *check_name(lua_State *L, int index, bool *sane, aw_error *err)
 {
     const char *name;
     size_t length;
 
-    luaL_checktype(L, 2, LUA_TSTRING);
-    name = lua_tolstring(L, 2, &length);
+    luaL_checktype(L, index, LUA_TSTRING);
+    name = lua_tolstring(L, index, &length);
     *sane = strlen(name) == length;
     if (!*sane)
         aw_fail_at(err, AW_E_NOT_FOUND, name, length, "no name holds a NUL byte");
@@ -970,7 +972,7 @@ static int writer_rollback(lua_State *L)
 
     lua_settop(L, 3);
     if (!lua_isnil(L, 2))
-        version = check_name(L, &sane, &err);
+        version = check_name(L, 2, &sane, &err);
     begin_hooks(L, 3, rollback_options, &calls);
     own = begin_call(L, WRITER);
     if (!sane)
@@ -985,6 +987,15 @@ static int writer_rollback(lua_State *L)
     return rc < 0 ? fail(L, self, own, &err) : push_result(L, own);
 }
 
+/* Push a table with the fields of VERSION. */
+static void push_version(lua_State *L, const aw_version *version)
+{
+    lua_createtable(L, 0, 4);
+    set_string(L, "name", version->name);
+    set_integer(L, "time", version->time);
+    set_boolean(L, "live", version->live);
+}
+
 /* writer:versions() */
 static int writer_versions(lua_State *L)
 {
@@ -997,10 +1008,7 @@ static int writer_versions(lua_State *L)
         return fail(L, self, own, &err);
     lua_createtable(L, (int)count, 0);
     for (size_t i = 0; i < count; i++) {
-        lua_createtable(L, 0, 3);
-        set_string(L, "name", own->versions[i].name);
-        set_integer(L, "time", own->versions[i].time);
-        set_boolean(L, "live", own->versions[i].live);
+        push_version(L, &own->versions[i]);
         lua_rawseti(L, -2, (int)i + 1);
     }
     release(own);
@@ -1050,7 +1058,7 @@ static int snapshot_read(lua_State *L)
     size_t size = 0;
     aw_error err;
     bool sane;
-    const char *path = check_name(L, &sane, &err);
+    const char *path = check_name(L, 2, &sane, &err);
     scratch *own = begin_call(L, SNAPSHOT);
 
     if (!sane || aw_snapshot_read(self->snapshot, path, &own->data, &size, &err) < 0)
@@ -1081,7 +1089,7 @@ static int snapshot_stat(lua_State *L)
     aw_stat about;
     aw_error err;
     bool sane;
-    const char *path = check_name(L, &sane, &err);
+    const char *path = check_name(L, 2, &sane, &err);
 
     if (!sane || aw_snapshot_stat(self->snapshot, path, &about, &err) < 0)
         return push_error(L, self->target, &err);
@@ -1161,6 +1169,54 @@ static int watcher_wait(lua_State *L)
 static int watcher_fd(lua_State *L)
 {
     push_integer(L, aw_watch_fd(check_open(L, WATCHER)->watcher));
+    return 1;
+}
+
+/* ---- inspecting --------------------------------------------------------- */
+
+static void set_inspected(lua_State *L, const aw_inspection *is)
+{
+    lua_createtable(L, (int)is->version_count, 0);
+    for (size_t i = 0; i < is->version_count; i++) {
+        push_version(L, &is->versions[i].version);
+        set_boolean(L, "leased", is->versions[i].leased);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "versions");
+}
+
+/* inspect(target) */
+static int inspect(lua_State *L)
+{
+    static const char *const faults[] = {
+        [AW_MISSING] = "missing", [AW_DANGLING] = "dangling", [AW_FOREIGN] = "foreign",
+    };
+    bool sane;
+    aw_error err;
+    const char *target = check_name(L, 1, &sane, &err);
+    scratch *own = new_scratch(L);
+    const aw_inspection *is = &own->inspection;
+
+    luaL_argcheck(L, sane, 1, "the target holds a NUL byte");
+    if (aw_inspect(target, &own->inspection, &err) < 0)
+        return push_error(L, target, &err);
+    lua_createtable(L, 0, 12);
+    set_string(L, "target", is->target);
+    if (is->live)
+        set_string(L, "live", is->live);
+    if (is->fault != AW_SOUND)
+        set_string(L, "fault", faults[is->fault]);
+    if (is->message)
+        set_string(L, "message", is->message);
+    set_inspected(L, is);
+    set_list(L, "residue", &is->residue);
+    set_list(L, "dangling", &is->dangling);
+    set_list(L, "missing", &is->missing);
+    set_list(L, "foreign", &is->foreign);
+    set_integer(L, "others", (int64_t)is->others);
+    if (is->locked >= 0)
+        set_boolean(L, "locked", is->locked > 0);
+    release(own);
     return 1;
 }
 
@@ -1253,6 +1309,7 @@ static const luaL_Reg functions[] = {
     { "new", writer_new },
     { "open", snapshot_open },
     { "watch", watcher_open },
+    { "inspect", inspect },
     { "environ", core_environ },
     { "list_directory", core_list_directory },
     { NULL, NULL },

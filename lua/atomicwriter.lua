@@ -90,6 +90,21 @@ M.open = core.open
 -- @usage local watcher = assert(atomicwriter.watch("/etc/app"))
 M.watch = core.watch
 
+--- What is in a target, and whether all is well with it.
+--
+-- Takes no lock, touches nothing and needs no more than the right to read the
+-- target; it also looks at read-only mounts, and at volumes that a kubelet writes.
+-- All is well when `fault` is nil and `residue`, `dangling`, `missing` and
+-- `foreign` are empty. Never blocks.
+-- @function inspect
+-- @tparam string target path of a directory
+-- @treturn[1] Inspection
+-- @treturn[2] nil
+-- @treturn[2] Error `no_target`, `io`
+-- @usage local found = assert(atomicwriter.inspect("/etc/app"))
+-- print(found.live or found.message, #found.versions)
+M.inspect = core.inspect
+
 --- What to project: a table of relative path to entry.
 --
 -- An entry is a string, the data, or a table with the fields below. Paths are
@@ -140,6 +155,26 @@ M.watch = core.watch
 -- @tfield string name `"..2026_11_22_15_04_05.483920175"`
 -- @tfield number time when it was written, seconds since 1970 UTC
 -- @tfield boolean live
+
+--- What @{inspect} finds. The lists hold names at the top of the target, in byte order.
+-- @table Inspection
+-- @tfield string target its absolute path
+-- @tfield ?string live the name of the live version
+-- @tfield ?string fault why there is none: `"missing"`: there is no `..data`;
+--  `"dangling"`: what it names is not there; `"foreign"`: it is something else than a
+--  link to one version, and no writer touches it
+-- @tfield ?string message about the fault, one line
+-- @tfield {Version,...} versions the live one and the retained, newest first, each
+--  also with the boolean `leased`: a snapshot holds it
+-- @tfield {string,...} residue left by a killed writer, for the next one to sweep:
+--  unfinished and half-removed versions, `..data_tmp`
+-- @tfield {string,...} dangling visible names that lead nowhere
+-- @tfield {string,...} missing names of the live version that are not visible
+-- @tfield {string,...} foreign names that a writer needs and somebody else has
+-- @tfield number others entries of somebody else's at other names, which are left alone
+-- @tfield ?boolean locked a writer holds the lock now: then what it is making is
+--  neither in `residue` nor in `dangling`. Nil when `..lock` may not be opened: then
+--  these two may be a write in progress
 
 --- Writes into one target. Made by @{new}.
 -- @type Writer

@@ -52,7 +52,7 @@ describe("the module", function()
     it("has the version number of the header and four public names", function()
         local header = sandbox.read_file("csrc/atomicwriter.h")
         assert.equal(header:match('AW_VERSION_STRING "([^"]+)"'), atomicwriter._VERSION)
-        assert.same({ "_VERSION", "new", "open", "watch" }, keys(atomicwriter))
+        assert.same({ "_VERSION", "inspect", "new", "open", "watch" }, keys(atomicwriter))
     end)
 end)
 

@@ -209,6 +209,41 @@ describe("progress", function()
         end)
     end)
 
+    it("loses nothing when a debug hook raises at any point, as ^C does", function()
+        local function descriptors()
+            collectgarbage()
+            collectgarbage()
+            return #sandbox.names("/proc/self/fd")
+        end
+        assert(writer:write { a = "0" })
+        local before, raised, cancelled = descriptors(), 0, 0
+        for count = 1, 150 do
+            local ok, result, err = pcall(function()
+                debug.sethook(function()
+                    debug.sethook()
+                    error("interrupted", 0)
+                end, "", count)
+                local options = { progress = function(progress) return #progress.phase > 0 end }
+                local result, err = writer:write({ a = "1", b = { data = "x" } }, options)
+                if result then result, err = writer:rollback(nil, options) end
+                atomicwriter.inspect(target)
+                debug.sethook()
+                return result, err
+            end)
+            debug.sethook()
+            if not ok then
+                raised = raised + 1
+            elseif not result then
+                cancelled = cancelled + 1
+                assert.equal("cancelled", err.code)
+                assert.matches("interrupted", err.message)
+            end
+        end
+        assert.is_true(raised > 5 and cancelled > 0)
+        assert(writer:write { a = "end" })
+        assert.equal(before, descriptors())
+    end)
+
     ---- rollback --------------------------------------------------------------
 
     it("is told by a rollback, and cancels it", function()

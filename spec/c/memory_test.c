@@ -201,6 +201,20 @@ static int act_snapshot(aw_error *err)
     return rc;
 }
 
+static int act_inspect(aw_error *err)
+{
+    aw_inspection is = AW_INSPECTION_INIT;
+    int rc;
+
+    disk_mkdir("target/..2999_01_01_00_00_00.1", 0755);
+    disk_symlink("..data/gone", "target/gone");
+    rc = aw_inspect("target", &is, err);
+    aw_inspection_clear(&is);
+    disk_remove("target/..2999_01_01_00_00_00.1");
+    disk_remove("target/gone");
+    return rc;
+}
+
 static int act_watch(aw_error *err)
 {
     aw_watcher *watcher = NULL;
@@ -349,4 +363,9 @@ TEST(snapshots, "G9: and in a snapshot, which never lists in part")
 TEST(watching, "and in a watcher")
 {
     explore(act_watch);
+}
+
+TEST(inspecting, "and in looking at a target")
+{
+    explore(act_inspect);
 }
