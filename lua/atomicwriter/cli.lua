@@ -99,7 +99,7 @@ function Services:catch_signals()
 end
 
 local function new_services(args, command, console)
-    local services = setmetatable({ console = console, finishes = args.watch }, Services)
+    local services = setmetatable({ console = console, stays = args.watch }, Services)
     if command.needs_signals and command.needs_signals(args) then services:catch_signals() end
     if args.watch then services.new_inputs = require("atomicwriter.cli.inputs").new end
     return services
@@ -108,11 +108,11 @@ end
 local function run(args, command, console)
     local services = new_services(args, command, console)
     local code = command.run(args, services)
-    if services.signals then
-        if services.signals.stop and code == FAILED then services.signals:die() end
-        services.signals:close()
-    end
-    return code
+    local signals = services.signals
+    if signals and signals.stop and code == FAILED then signals:die() end
+    if signals then signals:close() end
+    -- Before signals are caught, the interpreter heeds SIGINT itself, by raising an error.
+    return services.interrupted and INTERRUPTED or code
 end
 
 local function new_console(args)

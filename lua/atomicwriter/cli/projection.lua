@@ -46,7 +46,7 @@ local function check(self, stage)
     local command = self._check
     if type(command) == "string" then command = process().fill(command, stage) end
     return call(self, command, stage, {
-        on_stop = self._finishes and "finish" or "pass",
+        on_stop = self._stays and "finish" or "pass",
         env = { ATOMICWRITER_TARGET = self.target, ATOMICWRITER_STAGE = stage },
     })
 end
@@ -137,15 +137,30 @@ local function record_of(self, result, more)
     return record
 end
 
-local function failed(self, err, code)
+-- With what to do next, where that is known.
+local function advise(self, err)
+    local signals = self._services.signals
+    local ended = err.code == "check_failed" and signals and signals.stop and not self._stays
+    if err.code == "cancelled" or ended then
+        err.code, self._services.interrupted = "cancelled", true
+        err.message = format("%s: interrupted; nothing was published", self.target)
+    elseif err.code == "no_target" and not self._options.create
+        and find(err.message, "no such", 1, true) then
+        err.message = err.message .. " (--create, or create = true, makes it)"
+    end
+end
+
+local function failed(self, err)
+    advise(self, err)
     self._services.console:fail_in_json(err, self.target)
-    return { code = code or FAILED, error = err }
+    return { code = err.code == "check_failed" and CHECK_FAILED or FAILED, error = err }
 end
 
 -- The steps -----------------------------------------------------------------------------------
 
 local PHASES = {
-    lock = "waiting for another writer", compare = "comparing", write = "writing", sync = "syncing",
+    lock = "waiting for another writer", compare = "comparing", write = "writing",
+    sync = "syncing",
 }
 
 -- What the writer calls now and then: signals come in, the terminal shows how far it is.
@@ -160,7 +175,7 @@ local function watch_progress(self)
         local signals = services:catch_signals()
         signals:poll()
         local waits = progress.phase == "lock"
-        if signals.stop and (waits or not self._finishes) then return false, signals.stop end
+        if signals.stop and (waits or not self._stays) then return false, signals.stop end
         if signals.stops > 1 then return false, signals.stop end
         started = started or process().now()
         if process().now() - started >= PROGRESS_AFTER then
@@ -172,14 +187,6 @@ local function watch_progress(self)
         end
         return true
     end
-end
-
--- With what to do next, where that is known.
-local function advise(self, err)
-    if err.code == "no_target" and find(err.message, "no such") and not self._options.create then
-        err.message = err.message .. " (--create, or create = true, makes it)"
-    end
-    return nil, err
 end
 
 local function open_writer(self)
@@ -208,10 +215,7 @@ end
 -- @treturn table outcome
 function Projection:plan(payload)
     local writer, err = open_writer(self)
-    if not writer then
-        advise(self, err)
-        return failed(self, err)
-    end
+    if not writer then return failed(self, err) end
     local result, plan_err = writer:plan(payload)
     if not result then return failed(self, plan_err) end
     self._services.console:result(function()
@@ -222,7 +226,7 @@ end
 
 local function publish(self, payload)
     local writer, err = open_writer(self)
-    if not writer then return advise(self, err) end
+    if not writer then return nil, err end
     local options = { progress = watch_progress(self) }
     if self._check then options.check = function(stage) return check(self, stage) end end
     return writer:write(payload, options)
@@ -233,9 +237,10 @@ local function finish(self, result, err)
     local console = self._services.console
     console:clear_progress()
     if not result then
-        return failed(self, err, err.code == "check_failed" and CHECK_FAILED or FAILED)
+        return failed(self, err)
     end
     for _, warning in ipairs(result.warnings) do console:warn(warning) end
+    if not result.changed and self._stays then return { code = DONE, result = result } end
     local lines, more = describe(self, result), {}
     local code = DONE
     if result.changed then
@@ -285,7 +290,7 @@ local M = { DONE = DONE }
 --  in seconds (60; 0: none); `watch`: more paths whose change means to gather again; `on_raise`:
 --  what becomes of an error that CHECK or RELOAD raises, a table with `message` and `traceback`
 -- @tparam table services `console`; `signals` or nil; `new_inputs`: makes a set of inputs, or nil;
---  `finishes`: signals do not cancel a write
+--  `stays`: it watches, so that signals cancel no write and what is unchanged is not told
 -- @treturn table
 function M.new(fields, services)
     local timeout = fields.timeout or COMMAND_TIMEOUT
@@ -295,7 +300,7 @@ function M.new(fields, services)
         _reload = fields.reload, _signal = fields.signal, _pid_file = fields.pid_file,
         _rolls_back = fields.rollback ~= false, _timeout = timeout > 0 and timeout or nil,
         _watch = fields.watch or {}, _on_raise = fields.on_raise,
-        _services = services, _finishes = services.finishes,
+        _services = services, _stays = services.stays,
     }, Projection)
 end
 
