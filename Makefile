@@ -170,7 +170,7 @@ deps-check: ## install what `make check`, doc and coverage need, too
 .PHONY: demo bench
 demo: deps ## project a payload below build/demo and show what happens
 	@$(MAKE) run-demo
-bench: deps-test ## measure against plain C doing the same work (ARGS=)
+bench: deps-test ## measure against plain C, Penlight's templates, argparse (ARGS=)
 	@$(MAKE) run-bench
 
 .PHONY: run-demo run-bench
@@ -178,8 +178,10 @@ run-demo: $(firstword $(MODULES))
 	@$(call run_lua,$(firstword $(FLAVOURS))) examples/podinfo/podinfo.lua
 
 BENCHES := $(patsubst spec/bench/%.c,$(BUILD)/spec/bench/%,$(wildcard spec/bench/*.c))
-run-bench: $(firstword $(MODULES)) $(BENCHES)
+run-bench: $(firstword $(MODULES)) $(BENCHES) $(BUILD)/bin/atomicwriter
 	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/bench.lua $(ARGS)
+	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/template.lua
+	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/startup.lua
 
 # ---- tests -------------------------------------------------------------
 

@@ -134,7 +134,8 @@ describe("atomicwriter on a terminal", function()
     it("^C lets a reload end, and the version stays", function()
         local begun, ended = dir .. "/begun", dir .. "/ended"
         local _, status = on_terminal(command.words("write", target, "--create",
-            "--from-literal", "a=1", "--reload", "touch " .. begun .. "; sleep 0.5; touch " .. ended),
+            "--from-literal", "a=1",
+            "--reload", "touch " .. begun .. "; sleep 0.5; touch " .. ended),
             "test -e " .. begun)
         assert.equal(0, status)
         assert.equal("file", sandbox.kind(ended))
