@@ -22,6 +22,8 @@ local CONTEXT = {
     { "--labels-from", "FILE", "Add the labels in a file of the Kubernetes downward API.",
         many = true },
     { "--annotations-from", "FILE", "Add annotations, likewise.", many = true },
+    { "--delimiters", "WORDS", "Other tags in templates: two words for {{ and }}, then two for {% "
+        .. "and %}, then two for {# and #}, as in '<< >> <% %>'.", convert = values.delimiters },
 }
 
 local SOURCES = {

@@ -24,6 +24,7 @@ local OWN_SOURCE = match(debug.getinfo(1, "S").source, "^(@.*/)atomicwriter/cli/
 -- The fields of a projection and their types.
 local FIELDS = {
     target = "string", payload = "table function", watch = "string table", filters = "table",
+    delimiters = "table",
     check = "string function", reload = "string function", signal = "string", pid_file = "string",
     rollback = "boolean", timeout = "number", mode = "string number", dir_mode = "string number",
     owner = "string number", group = "string number", keep = "number", durability = "string",
@@ -132,7 +133,7 @@ local function finish_entry(self, path, entry, context)
         return entry_failure(self, path, "a template excludes data and source")
     end
     local text, err = require("atomicwriter.template").render_file(entry.template, context,
-        { filters = self.fields.filters })
+        { filters = self.fields.filters, delimiters = self.fields.delimiters })
     if not text then return nil, err end
     copy.data = text
     return copy
@@ -179,9 +180,10 @@ end
 
 local function new_projection(self, fields, index)
     local fault = fault_of(fields)
-    if not fault and fields.filters then
+    if not fault and (fields.filters or fields.delimiters) then
         local compile = require("atomicwriter.template").compile
-        local ok, why = pcall(compile, "", { filters = fields.filters })
+        local options = { filters = fields.filters, delimiters = fields.delimiters }
+        local ok, why = pcall(compile, "", options)
         fault = not ok and why or nil
     end
     local uid, user_fault = id_of(type(fields) == "table" and fields.owner or nil, values.user)

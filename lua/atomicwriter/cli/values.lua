@@ -3,7 +3,8 @@
 -- Each function takes the text and returns the value, or nil and what is wrong with it.
 -- @module atomicwriter.cli.values
 
-local find, format, match, upper = string.find, string.format, string.match, string.upper
+local find, format, gmatch, match, upper =
+    string.find, string.format, string.gmatch, string.match, string.upper
 
 local UNITS = { ms = 0.001, s = 1, m = 60, h = 3600, [""] = 1 }
 local ID_MAX = 4294967294
@@ -86,6 +87,25 @@ function M.signal(text)
         return nil, format("there is no signal '%s': give a name such as HUP or USR1", text)
     end
     return name
+end
+
+--- Tags of templates: openers and closers of expressions, statements, comments, in this order.
+-- @tparam string text two, four or six words
+-- @treturn table as templates take `delimiters`
+function M.delimiters(text)
+    local words = {}
+    for word in gmatch(text, "%S+") do words[#words + 1] = word end
+    if #words ~= 2 and #words ~= 4 and #words ~= 6 then
+        return nil, "expected two, four or six words, such as '<< >> <% %>'"
+    end
+    local delimiters = {}
+    for index, kind in ipairs { "expression", "statement", "comment" } do
+        local opener = words[2 * index - 1]
+        delimiters[kind] = opener and { opener, words[2 * index] }
+    end
+    local ok, why = pcall(require("atomicwriter.template").compile, "", { delimiters = delimiters })
+    if not ok then return nil, match(why, "[^:]*$"):gsub("^ ", "") end
+    return delimiters
 end
 
 --- `KEY=VALUE`, split at the first `=`. The error does not show TEXT, which may be a secret.

@@ -24,10 +24,11 @@ function M.define(command)
     options.logging(command)
 end
 
-local function render(path, context)
+local function render(path, context, delimiters)
     local template = require "atomicwriter.template"
-    if path ~= "-" then return template.render_file(path, context) end
-    local compiled, err = template.compile(io.stdin:read("*a"), { name = "standard input" })
+    if path ~= "-" then return template.render_file(path, context, { delimiters = delimiters }) end
+    local compiled, err = template.compile(io.stdin:read("*a"),
+        { name = "standard input", delimiters = delimiters })
     if not compiled then return nil, err end
     return compiled:render(context)
 end
@@ -42,7 +43,7 @@ function M.run(args, services)
     if not sources then return console:fail(err) end
     local context, context_err = sources:context(args.target or "")
     if not context then return console:fail(context_err) end
-    local text, render_err = render(args.template, context)
+    local text, render_err = render(args.template, context, args.delimiters)
     if not text then return console:fail(render_err) end
     local written, why = console:write(text)
     if written then return 0 end

@@ -28,10 +28,10 @@ Example of a project:
    }
 
 Fields: target, payload (a table, or a function of the context), check and
-reload (shell commands, or functions), watch (more paths), filters, mode,
-dir_mode, owner, group, keep, durability, lock_timeout, reuse, create, signal,
-pid_file, rollback, timeout. The entries of a payload may have template, owner
-and group besides data, source, mode, uid and gid.]],
+reload (shell commands, or functions), watch (more paths), filters, delimiters,
+mode, dir_mode, owner, group, keep, durability, lock_timeout, reuse, create,
+signal, pid_file, rollback, timeout. The entries of a payload may have template,
+owner and group besides data, source, mode, uid and gid.]],
 }
 
 --- Add the arguments and options to an argparse COMMAND.
