@@ -47,7 +47,21 @@ Set.__index = Set
 --- A set of inputs, empty.
 -- @treturn Set
 function M.new()
-    return setmetatable({ paths = {}, prints = {}, fresh = false }, Set)
+    local self = setmetatable({ paths = {}, prints = {}, fresh = false }, Set)
+    self.sets = { self }
+    return self
+end
+
+--- Several sets, as one that a watcher can follow. Nothing can be added to it.
+-- @tparam {Set,...} sets which may be added to, but then have to be united again
+-- @treturn Set
+function M.union(sets)
+    local self = setmetatable({ paths = {}, sets = sets, fresh = false }, Set)
+    for _, set in ipairs(sets) do
+        for _, path in ipairs(set.paths) do self.paths[#self.paths + 1] = path end
+        self.fresh = self.fresh or set.fresh
+    end
+    return self
 end
 
 --- Remember what a path is like now; call it before reading the path.
@@ -65,8 +79,10 @@ function Set:add(path)
 end
 
 local function find_changed(self, uv)
-    for _, path in ipairs(self.paths) do
-        if fingerprint(uv, path) ~= self.prints[path] then return path end
+    for _, set in ipairs(self.sets) do
+        for _, path in ipairs(set.paths) do
+            if fingerprint(uv, path) ~= set.prints[path] then return path end
+        end
     end
 end
 

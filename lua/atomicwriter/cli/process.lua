@@ -133,7 +133,25 @@ function M.kill(pid, name)
     return nil, failure.new {
         code = "io",
         op = "kill",
-        message = ("process %d cannot be signalled: %s"):format(pid, text),
+        message = ("process %d cannot be signalled: %s"):format(pid, (text:gsub("^%u+: ", ""))),
+    }
+end
+
+--- The process in a pid file.
+-- @tparam string path
+-- @treturn[1] number
+-- @treturn[2] nil
+-- @treturn[2] table error: unreadable, or no number in it
+function M.read_pid(path)
+    local file, why, errno = io.open(path, "r")
+    local text = file and file:read(64)
+    if file then file:close() end
+    local pid = text and tonumber(text:match("^%s*(%d+)%s*$"))
+    if pid and pid > 0 then return pid end -- 0 would be ourselves
+    return nil, failure.new {
+        code = "io", path = path, errno = errno,
+        message = file and "there is no process id in it"
+            or "the pid file cannot be read: " .. why:gsub("^.*: ", ""),
     }
 end
 
@@ -329,10 +347,29 @@ function Child:signal_group(name)
     M.kill(-self.pid, name)
 end
 
---- Whether anybody of its group is left.
+-- Whether a process of the group PGID runs; nil when /proc does not tell.
+local function runs_in_group(uv, pgid)
+    local listing = uv.fs_scandir("/proc")
+    local any
+    while listing do
+        local name = uv.fs_scandir_next(listing)
+        if not name then break end
+        local file = name:find("^%d+$") and io.open("/proc/" .. name .. "/stat", "rb")
+        local text = file and file:read("*a")
+        if file then file:close() end
+        local state, group = (text or ""):match("^.*%) (%a) %d+ (%d+)")
+        if state then any = any or false end
+        if tonumber(group) == pgid and state ~= "Z" and state ~= "X" then any = true end
+    end
+    return any
+end
+
+--- Whether anybody of its group runs still. The kernel counts zombies, too, as long as their parent
+-- does not wait for them; in a container that may be for ever.
 -- @treturn boolean
 function Child:has_group()
-    return M.uv().kill(-self.pid, 0) == 0
+    local uv = M.uv()
+    return uv.kill(-self.pid, 0) == 0 and runs_in_group(uv, self.pid) ~= false
 end
 
 --- Release what we hold of it. It goes on if it still runs.
@@ -340,6 +377,7 @@ function Child:close()
     local handles = {}
     for _, name in ipairs { "handle", "to", "pipe_signal", "from" } do
         handles[#handles + 1] = self[name]
+        self[name] = nil
     end
     M.release(handles)
 end
