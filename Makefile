@@ -168,14 +168,15 @@ deps-check: ## install what `make check`, doc and coverage need, too
 
 # Make again, because what was just installed changes what can be built.
 .PHONY: demo bench
-demo: deps ## project a payload below build/demo and show what happens
+demo: deps ## project payloads below build/demo, from Lua and by the command
 	@$(MAKE) run-demo
 bench: deps-test ## measure against plain C, Penlight's templates, argparse (ARGS=)
 	@$(MAKE) run-bench
 
 .PHONY: run-demo run-bench
-run-demo: $(firstword $(MODULES))
+run-demo: $(firstword $(MODULES)) $(BUILD)/bin/atomicwriter
 	@$(call run_lua,$(firstword $(FLAVOURS))) examples/podinfo/podinfo.lua
+	@PATH="$(build_path)/bin:$$PATH" examples/tour/tour.sh $(BUILD)/demo/tour
 
 BENCHES := $(patsubst spec/bench/%.c,$(BUILD)/spec/bench/%,$(wildcard spec/bench/*.c))
 run-bench: $(firstword $(MODULES)) $(BENCHES) $(BUILD)/bin/atomicwriter
