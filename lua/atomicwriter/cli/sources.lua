@@ -5,7 +5,8 @@
 local failure = require "atomicwriter.failure"
 local input = require "atomicwriter.input"
 
-local find, format, gsub, match = string.find, string.format, string.gsub, string.match
+local find, format, gsub, match, sub =
+    string.find, string.format, string.gsub, string.match, string.sub
 
 local HOSTNAME = "/proc/sys/kernel/hostname"
 local ENOTDIR = 20
@@ -24,6 +25,18 @@ end
 
 local function quote(text)
     return require("atomicwriter.labels").quote(text)
+end
+
+-- ERR with the name of the OPTION that it comes from in front, unless it names a line in a file.
+local function blame(option, err)
+    if err.line then return nil, err end
+    -- Many messages quote their key already.
+    local names_path = err.path and find(err.message, quote(err.path), 1, true)
+    local text = names_path and err.message or tostring(err)
+    if sub(text, 1, #option) ~= option then text = format("%s: %s", option, text) end
+    local copy = { option = option }
+    for name, value in pairs(err) do copy[name] = value end
+    return nil, setmetatable(copy, { __tostring = function() return text end })
 end
 
 -- Arguments -----------------------------------------------------------------------------------
@@ -72,9 +85,9 @@ local function merge_labels(files, pairs_given, option)
     for _, path in ipairs(files or {}) do
         local text, why, errno = input.read(path)
         if not text then
-            return nil, failure.new {
+            return blame(option .. "s-from", failure.new {
                 code = "io", op = "open", message = why, path = path, errno = errno,
-            }
+            })
         end
         local found, err = require("atomicwriter.labels").parse(text)
         if not found then
@@ -101,7 +114,7 @@ local function load_data(args)
             return usage("--data", quote(pair.key) .. " is given twice")
         end
         local value, err = data.load(pair.value)
-        if value == nil then return nil, err end
+        if value == nil then return blame("--data", err) end
         map[pair.key] = value
     end
     for _, pair in ipairs(args.set or {}) do
@@ -192,13 +205,13 @@ end
 local function add_templates(self, builder, context)
     for _, given in ipairs(self._templates) do
         local list, err = find_templates(self, given[1], given[2])
-        if not list then return nil, err end
+        if not list then return blame("--template", err) end
         for _, item in ipairs(list) do
-            local text, render_err =
-                require("atomicwriter.template").render_file(item[2], context)
-            if not text then return nil, render_err end
+            local text, render_err = require("atomicwriter.template").render_file(item[2],
+                context, { delimiters = self._args.delimiters })
+            if not text then return blame("--template", render_err) end
             local added, add_err = builder:from_data(item[1], text, "template " .. item[2])
-            if not added then return nil, add_err end
+            if not added then return blame("--template", add_err) end
         end
     end
     return true
@@ -209,19 +222,19 @@ end
 local function add_files(self, builder)
     for _, file in ipairs(self._files) do
         local added, err = builder:from_file(file[1], file[2])
-        if not added then return nil, err end
+        if not added then return blame("--from-file", err) end
     end
     for _, literal in ipairs(self._literals) do
-        local added, err = builder:from_literal(literal[1], literal[2])
-        if not added then return nil, err end
+        local added, err = builder:from_data(literal[1], literal[2], "--from-literal")
+        if not added then return blame("--from-literal", err) end
     end
     for _, path in ipairs(self._args.from_env_file or {}) do
         local added, err = builder:from_env_file(path)
-        if not added then return nil, err end
+        if not added then return blame("--from-env-file", err) end
     end
     for _, pattern in ipairs(self._args.from_env or {}) do
         local added, err = builder:from_env(pattern)
-        if not added then return nil, err end
+        if not added then return blame("--from-env", err) end
     end
     return true
 end
@@ -233,13 +246,13 @@ local function add_output(self, builder)
         local status, err = process.run(command, {
             capture = true, timeout = self._timeout, signals = self._signals, on_stop = "pass",
         })
-        if not status then return nil, err end
+        if not status then return blame("--from-exec", err) end
         if not status.ok then
             local what = process.describe(status)
-            return fail("exec", format("the command for %s %s", quote(key), what))
+            return fail("exec", format("--from-exec: the command for %s %s", quote(key), what))
         end
         local added, add_err = builder:from_data(key, status.output, "--from-exec")
-        if not added then return nil, add_err end
+        if not added then return blame("--from-exec", add_err) end
     end
     return true
 end
@@ -247,10 +260,12 @@ end
 local function add_maps(self, builder, context)
     local args = self._args
     for _, kind in ipairs { "labels", "annotations" } do
-        local key = args[kind .. "_key"] or kind
+        local given = args[kind .. "_key"]
+        local key = given or kind
         if next(context[kind]) and key ~= "" then
             local added, err = builder[kind](builder, context[kind], key)
-            if not added then return nil, err end
+            local option = given and kind .. "-key" or gsub(kind, "s$", "")
+            if not added then return blame("--" .. option, err) end
         end
     end
     return true
