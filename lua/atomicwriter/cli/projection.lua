@@ -137,6 +137,18 @@ local function record_of(self, result, more)
     return record
 end
 
+-- Print RESULT and what MORE there is to say of it. The exit code: CODE, or at least that of a
+-- failure when it cannot be printed.
+local function print_result(self, result, more, lines, code)
+    local console = self._services.console
+    local printed, why = console:result(function()
+        return record_of(self, result, more)
+    end, lines)
+    if printed then return code end
+    console:error("cannot write to standard output: " .. why)
+    return math.max(code, FAILED)
+end
+
 -- With what to do next, where that is known.
 local function advise(self, err)
     local signals = self._services.signals
@@ -218,10 +230,8 @@ function Projection:plan(payload)
     if not writer then return failed(self, err) end
     local result, plan_err = writer:plan(payload)
     if not result then return failed(self, plan_err) end
-    self._services.console:result(function()
-        return record_of(self, result)
-    end, describe(self, result, true))
-    return { code = DONE, result = result }
+    local code = print_result(self, result, {}, describe(self, result, true), DONE)
+    return { code = code, result = result }
 end
 
 local function publish(self, payload)
@@ -252,11 +262,7 @@ local function finish(self, result, err)
             console:error(format("%s: %s; %s", self.target, why, what))
         end
     end
-    local printed, print_err = console:result(function()
-        return record_of(self, result, more)
-    end, lines)
-    if not printed then console:error("cannot write to standard output: " .. print_err) end
-    return { code = printed and code or math.max(code, FAILED), result = result }
+    return { code = print_result(self, result, more, lines, code), result = result }
 end
 
 --- Write PAYLOAD and reload; prints the result.
