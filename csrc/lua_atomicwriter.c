@@ -15,6 +15,8 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1287,6 +1289,135 @@ static int core_list_directory(lua_State *L)
     return 1;
 }
 
+/* A user or a group: asked for by NAME, or by ID if that is NULL; both are filled. */
+typedef struct account {
+    const char *name;
+    int64_t     id;
+    bool        known;
+} account;
+
+/* 0, or an errno. The answer's name is in BUFFER. */
+typedef int (*finder)(account *sought, char *buffer, size_t size);
+
+static int find_user(account *sought, char *buffer, size_t size)
+{
+    struct passwd entry, *found = NULL;
+    int code = sought->name ? getpwnam_r(sought->name, &entry, buffer, size, &found)
+                            : getpwuid_r((uid_t)sought->id, &entry, buffer, size, &found);
+
+    if (found)
+        *sought = (account) { entry.pw_name, entry.pw_uid, true };
+    return code;
+}
+
+static int find_group(account *sought, char *buffer, size_t size)
+{
+    struct group entry, *found = NULL;
+    int code = sought->name ? getgrnam_r(sought->name, &entry, buffer, size, &found)
+                            : getgrgid_r((gid_t)sought->id, &entry, buffer, size, &found);
+
+    if (found)
+        *sought = (account) { entry.gr_name, entry.gr_gid, true };
+    return code;
+}
+
+/* FIND in a buffer that grows as needed: a group may have thousands of members.
+ * 0, known or not, or an errno. */
+static int find_account(scratch *own, finder find, account *sought)
+{
+    const size_t last = (size_t)64 << 20;
+    int code = ERANGE;
+
+    for (size_t size = 1024; code == ERANGE && size <= last; size *= 2) {
+        char *grown = realloc(own->data, size);
+
+        if (!grown)
+            return ENOMEM;
+        own->data = grown;
+        do
+            code = find(sought, grown, size);
+        while (code == EINTR);
+    }
+    return code == ENOENT || code == ESRCH ? 0 : code; /* other words for "unknown" */
+}
+
+/* Nil and the error, or nil alone for what is unknown; else 0. */
+static int push_no_account(lua_State *L, scratch *own, int code, const account *sought)
+{
+    aw_error err;
+
+    if (code == 0 && sought->known)
+        return 0;
+    release(own);
+    if (code == 0) {
+        lua_pushnil(L);
+        return 1;
+    }
+    errno = code;
+    aw_fail_io(&err, "account lookup", NULL);
+    return push_error(L, NULL, &err);
+}
+
+/* The number of the user or group that argument 1 names, as FIND does. */
+static int push_id(lua_State *L, finder find)
+{
+    account sought = { NULL, 0, false };
+    scratch *own;
+    int code = 0, pushed;
+
+    luaL_checktype(L, 1, LUA_TSTRING);
+    own = new_scratch(L);
+    sought.name = string_at(L, 1);
+    if (sought.name)
+        code = find_account(own, find, &sought);
+    pushed = push_no_account(L, own, code, &sought);
+    if (pushed > 0)
+        return pushed;
+    release(own);
+    push_integer(L, sought.id);
+    return 1;
+}
+
+/* The name of the user or group with the number that is argument 1. */
+static int push_name(lua_State *L, finder find)
+{
+    account sought = { NULL, 0, false };
+    const char *wrong = read_id(L, 1, &sought.id);
+    scratch *own;
+    int pushed;
+
+    luaL_argcheck(L, !wrong, 1, wrong);
+    own = new_scratch(L);
+    pushed = push_no_account(L, own, find_account(own, find, &sought), &sought);
+    if (pushed > 0)
+        return pushed;
+    lua_pushstring(L, sought.name); /* in the scratch still */
+    release(own);
+    return 1;
+}
+
+/* user_id(name), group_id(name) -> number, or nil if unknown, or nil and an error */
+static int core_user_id(lua_State *L)
+{
+    return push_id(L, find_user);
+}
+
+static int core_group_id(lua_State *L)
+{
+    return push_id(L, find_group);
+}
+
+/* user_name(uid), group_name(gid) -> string, or as above */
+static int core_user_name(lua_State *L)
+{
+    return push_name(L, find_user);
+}
+
+static int core_group_name(lua_State *L)
+{
+    return push_name(L, find_group);
+}
+
 /* ---- the module --------------------------------------------------------- */
 
 static const luaL_Reg writer_methods[] = {
@@ -1312,6 +1443,10 @@ static const luaL_Reg functions[] = {
     { "inspect", inspect },
     { "environ", core_environ },
     { "list_directory", core_list_directory },
+    { "user_id", core_user_id },
+    { "group_id", core_group_id },
+    { "user_name", core_user_name },
+    { "group_name", core_group_name },
     { NULL, NULL },
 };
 
