@@ -321,7 +321,7 @@ end
 --- End what was started and remove what was made since the last call.
 function M.cleanup()
     for _, child in ipairs(children) do
-        M.run { "kill", "-KILL", "--", "-" .. child.pid } -- all of its group
+        M.run { "kill", "-s", "KILL", "--", "-" .. child.pid } -- all of its group
         child:wait(10)
     end
     children = {}
