@@ -48,9 +48,62 @@ describe("template text", function()
         assert.equal("a\n  {{ x }}\nb\n", render "a\n{% raw %}\n  {{ x }}\n{% endraw %}\nb\n")
     end)
 
-    it("renders a template of more parts than LuaJIT allows constants", function()
-        local source = ("a{{ x }}"):rep(70000)
-        assert.equal(("a1"):rep(70000), render(source, { x = 1 }))
+    it("passes whole files of other languages through untouched", function()
+        for name, text in pairs {
+            nginx = "# main\nmap $http_upgrade $connection {\n    '' close;\n}\n"
+                .. "server {\n    if ($host ~ ^(.*)\\.x$) { return 301 https://$1$uri; }\n"
+                .. "    log_format j '{\"a\":\"$host\",\"b\":{\"c\":1}}';\n}\n",
+            shell = "#!/bin/sh -e\n# ${x}\nf() { echo \"$1 ${2:-x} ${#1} ${1#*/} ${1%%.*}\"; }\n"
+                .. "case $x in *) :;; esac\n[[ $a == b ]] && { f '{}' | xargs -I{} echo {}; }\n",
+            yaml = "# c\na: {b: [1, {c: d}], e: {}}\nf: '%{x}'\ng: |\n  #{x} $(y) %(z)s\n",
+            systemd = "# unit\n[Service]\nEnvironment=A=%i B=%%h \"C=${D}\"\n"
+                .. "ExecStart=/bin/x %{a} %I\n",
+        } do
+            assert.equal(text, render(text), name)
+        end
+    end)
+
+    it("passes expressions of GitHub actions through a raw block", function()
+        assert.equal("env:\n  A: ${{ secrets.A }} # {% x %}\n",
+            render("env:\n{% raw %}\n  A: ${{ secrets.A }} # {% x %}\n{% endraw %}\n"))
+        assert.equal("${{ a }}", render("{% raw %}${{ a }}{% endraw %}"))
+    end)
+
+    describe("of any size", function()
+        local COUNT = 100000
+        local distinct, numbers = {}, {}
+        for i = 1, COUNT do
+            distinct[i] = "{{ d.k" .. i .. " }}\n"
+            numbers["k" .. i] = i
+        end
+        distinct = table.concat(distinct)
+
+        for name, case in pairs {
+            ["expressions of as many names"] = { distinct, "1\n2\n" },
+            ["expressions of as many names in a loop"] =
+                { "{% for _ = 1, 1 do %}" .. distinct .. "{% end %}", "1\n2\n" },
+            ["texts in a loop"] =
+                { "{% for _ = 1, 1 do %}" .. ("x{# c #}"):rep(COUNT) .. "{% end %}", "xx" },
+            ["filters in a block"] =
+                { "{% if d then %}" .. ("{{ d.k1 | default(2) }}"):rep(COUNT)
+                    .. "{% end %}", "11" },
+            ["locals in a loop"] =
+                { "{% local a = 1 for b = 2, 2 do %}" .. ("{{ a }}{{ b }}"):rep(COUNT / 2)
+                    .. "{% end %}", "1212" },
+        } do
+            it("renders " .. COUNT .. " " .. name, function()
+                local text = render(case[1], { d = numbers })
+                assert.equal(case[2], text:sub(1, #case[2]))
+                assert.is_true(#text >= COUNT)
+            end)
+        end
+
+        it("names the line of what fails", function()
+            local loop = "{% for _ = 1, 2 do %}\n" .. ("{{ d }}\n"):rep(COUNT)
+            local err = failure(loop .. "{{ nope }}{% end %}", { d = 1 })
+            assert.equal("template:" .. COUNT + 2 .. ": undefined: nope", tostring(err))
+            assert.equal(COUNT + 2, failure(loop .. "{{ + }}{% end %}", { d = 1 }).line)
+        end)
     end)
 end)
 
@@ -629,7 +682,22 @@ describe("template filters", function()
         { "{ { n = 'b' }, { n = 'a' } } | sort('n') | json", '[{"n":"a"},{"n":"b"}]' },
         { "{ b = 1, a = 1, [2] = 1 } | keys | join", "2,a,b" },
         { "'a\\r\\n\\nb' | lines | json", '["a","","b"]' }, { "'a\\n' | lines | json", '["a"]' },
-        { "'' | lines | json", "{}" },
+        { "'' | lines | json", "{}" }, { "'a\\r\\nb' | lines | json", '["a","b"]' },
+        { "'\\n\\n' | lines | json", '["",""]' }, { "'a\\rb' | lines | json", '["a\\rb"]' },
+        { "'a\"\\n\\t' | shell", "'a\"\n\t'" }, { "{} | shell", "" },
+        { "8080 | shell", "'8080'" },
+        { "'a\\nb' | squote", "'a\nb'" }, { "'' | squote", "''" }, { "'' | quote", '""' },
+        { "'a//b' | split('/') | json", '["a","","b"]' }, { "',' | split(',') | json", '["",""]' },
+        { "'a b' | replace(' ', '')", "ab" }, { "'a' | replace('b', 'c')", "a" },
+        { "'100%' | replace('%', '%%')", "100%%" }, { "'a.b' | split('%.') | json", '["a.b"]' },
+        { "'' | indent", "" }, { "'a' | nindent(0)", "\na" },
+        { "'a\\r\\nb' | indent(1)", " a\r\n b" },
+        { "'//' | basename", "/" }, { "'a/b//' | basename", "b" }, { "'//a' | dirname", "/" },
+        { "'//' | dirname", "/" }, { "'a/' | dirname", "." }, { "'/a/' | basename", "a" },
+        { "{ true, 'a', 2, false, '1' } | sort | join", "2,1,a,false,true" },
+        { "{} | sort | json", "{}" }, { "{} | keys | join", "" },
+        { "{ 'a', 'b' } | keys | join", "1,2" },
+        { "{ a = { d = 1, c = { 2 } }, ['0'] = 0 } | json", '{"0":0,"a":{"c":[2],"d":1}}' },
         { "{ b = { 1, 2.5 }, a = 'x' } | json", '{"a":"x","b":[1,2.5]}' },
         { "{ {}, { a = {} } } | json(2)", '[\n  {},\n  {\n    "a": {}\n  }\n]' },
         { "'\\1\\127é\\n/' | json", '"\\u0001\\u007fé\\n/"' }, { "1e3 | json", "1000" },

@@ -31,8 +31,13 @@ local setfenv = rawget(_G, "setfenv")
 local Compiler = {}
 Compiler.__index = Compiler
 
+-- Errors travel as a table, and only up to M.compile.
 local function fail(message, line)
     error({ message = message, line = line }, 0)
+end
+
+local function fail_at(node, message, ...)
+    error({ message = format(message, ...), position = node.position }, 0)
 end
 
 function Compiler:put(code)
@@ -55,49 +60,56 @@ function Compiler:put_tag(node, code)
     parts[#parts + 1] = code
 end
 
-function Compiler:put_text(node)
-    if node.value == "" then return end
+-- The number of a text.
+function Compiler:add_text(text)
     local number = #self.texts + 1
-    self.texts[number] = node.value
-    self:put("__text(" .. number .. ") ")
+    self.texts[number] = text
+    return number
 end
 
--- The name of a filter, and the code that follows its first argument, line breaks included.
-local function parse_filter(segment, line)
+function Compiler:put_text(node)
+    if node.value ~= "" then self:put("__text(" .. self:add_text(node.value) .. ") ") end
+end
+
+-- The name of the filter in SEGMENT, and the code that follows its first argument, line breaks
+-- included.
+local function parse_filter(segment, node)
     local before, name, between, rest = match(segment, "^(%s*)([%a_][%w_]*)(%s*)(.*)$")
-    if not name then fail("the name of a filter is missing after '|'", line) end
+    if not name then fail_at(node, "the name of a filter is missing after '|'") end
     local newlines = gsub(before .. between, "[^\n]+", "")
     if rest == "" then return name, newlines end
     local arguments, after = match(rest, "^%((.*)%)(%s*)$")
-    if not arguments then fail(format("malformed arguments of the filter '%s'", name), line) end
+    if not arguments then fail_at(node, "malformed arguments of the filter '%s'", name) end
     local comma = find(arguments, "%S") and ", " or ""
     return name, newlines .. comma .. arguments .. gsub(after, "[^\n]+", "")
 end
 
--- CODE passed through the filter that SEGMENT names; NUMBER tells __need what to call the value.
-function Compiler:add_filter(code, segment, number, line)
-    local name, arguments = parse_filter(segment, line)
-    if not self.filters[name] then fail(format("unknown filter '%s'", name), line) end
+-- CODE passed through the filter at INDEX of the segments; NUMBER tells __need what the value is.
+function Compiler:add_filter(code, node, index, number)
+    local name, arguments = parse_filter(node.segments[index], node)
+    if not self.filters[name] then fail_at(node, "unknown filter '%s'", name) end
     if TOLERANT[name] then
         code = "__attempt(function() return " .. code .. " end)"
-    elseif number then
+    elseif index == 2 then
         code = "__need(" .. number .. ", " .. code .. ")"
     end
     return format("(__filter[%q](", name) .. code .. arguments .. "))"
 end
 
-function Compiler:put_expression(node)
-    local segments, line = node.segments, node.line
+-- Writing the text that follows is part of the same call, which saves time.
+function Compiler:put_expression(node, following)
+    local segments = node.segments
     local head = match(segments[1], "^(.*%S)")
-    if not head then fail("the expression is empty", line) end
+    if not head then fail_at(node, "the expression is empty") end
     local number = #self.nodes + 1
     -- The parentheses also leave one value of several. They close right after the expression, since
     -- Lua takes the line of what closes it for the line of the expression.
     local code = "(" .. head .. ")" .. sub(segments[1], #head + 1)
-    for index = 2, #segments do
-        code = self:add_filter(code, segments[index], index == 2 and number, line)
-    end
-    self:put_tag(node, "__emit(" .. number .. ", " .. code .. ") ")
+    for index = 2, #segments do code = self:add_filter(code, node, index, number) end
+    code = "__emit(" .. number .. ", " .. code
+    if not following or following.kind ~= "text" then return self:put_tag(node, code .. ") ") end
+    self:put_tag(node, code .. ", " .. self:add_text(following.value) .. ") ")
+    return 2
 end
 
 function Compiler:put_statement(node)
@@ -118,9 +130,10 @@ local PUTTERS = {
     include = Compiler.put_include,
 }
 
-local function put_node(self, node)
+-- Put the code of NODE, and perhaps of the one that follows; tells how many these were.
+local function put_node(self, node, following)
     local putter = PUTTERS[node.kind]
-    if putter then putter(self, node) end
+    return putter and putter(self, node, following) or 1
 end
 
 -- Whether NODE may move into a function of its own: statements may not, and what uses the
@@ -135,9 +148,9 @@ end
 -- A function of LuaJIT holds a limited number of constants, and a loop a limited number of
 -- instructions. Templates that are too large get a function for every few pieces.
 local function put_in_functions(self, nodes)
-    local pieces = 0
-    for _, node in ipairs(nodes) do
-        local movable = is_movable(node)
+    local index, pieces = 1, 0
+    while index <= #nodes do
+        local movable = is_movable(nodes[index])
         if pieces > 0 and (not movable or pieces == PIECES_TOGETHER) then
             self:put("end) ")
             pieces = 0
@@ -146,13 +159,16 @@ local function put_in_functions(self, nodes)
             if pieces == 0 then self:put("__run(function() ") end
             pieces = pieces + 1
         end
-        put_node(self, node)
+        index = index + put_node(self, nodes[index], nodes[index + 1])
     end
     if pieces > 0 then self:put("end) ") end
 end
 
 local function put_plainly(self, nodes)
-    for _, node in ipairs(nodes) do put_node(self, node) end
+    local index = 1
+    while index <= #nodes do
+        index = index + put_node(self, nodes[index], nodes[index + 1])
+    end
 end
 
 -- Units -----------------------------------------------------------------------------------------
@@ -170,7 +186,7 @@ function Unit:place_of(number)
     number = math.min(number, #self.nodes)
     local node = self.nodes[number]
     if not node then return nil end
-    return node.line + number - node.first, node
+    return scanner.line_at(self.source, node.position) + number - node.first, node
 end
 
 --- The code of the tag at a line of the chunk, to show it to people.
@@ -232,7 +248,7 @@ local function build(unit, nodes, filters, put_all)
     local self = setmetatable({
         parts = {},
         texts = {},
-        nodes = { { line = 1, first = 1 } }, -- line of the chunk -> node; the first is the header
+        nodes = { { position = 1, first = 1 } }, -- by line of the chunk; the first is our own
         filters = filters,
     }, Compiler)
     put_all(self, nodes)
@@ -245,7 +261,7 @@ local function compile(unit, nodes, filters)
     if too_large then
         chunk, message, too_large = build(unit, nodes, filters, put_in_functions)
     end
-    if too_large then fail("too many statements for LuaJIT: move some into an include") end
+    if too_large then fail("too many statements for one function: move some into an include") end
     if not chunk then fail(unit:split_message(message)) end
     unit.chunk = chunk
 end
@@ -277,6 +293,7 @@ function M.compile(source, name, filters, delimiters)
     local ok, err = pcall(compile, unit, nodes, filters)
     if ok then return unit end
     if type(err) ~= "table" then error(err, 0) end
+    if err.position then return nil, err.message, scanner.line_at(source, err.position) end
     return nil, err.message, err.line
 end
 

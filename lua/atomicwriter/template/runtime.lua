@@ -200,12 +200,17 @@ local function new_output()
         end
     end
 
-    -- A function that writes a value, made text by TEXT_OF(number, item) unless it is one.
-    function output.emitter(text_of)
-        return function(number, item)
+    -- A function that writes a value, made text by TEXT_OF(number, item) unless it is one, and then
+    -- perhaps one of TEXTS by its number.
+    function output.emitter_of(texts, text_of)
+        return function(number, item, following)
             if type(item) ~= "string" then item = text_of(number, item) end
             size = size + 1
             buffer[size] = item
+            if following then
+                size = size + 1
+                buffer[size] = texts[following]
+            end
         end
     end
 
@@ -235,12 +240,11 @@ local function helpers(self, unit)
     end
 
     local function text_of(number, item)
-        local text = value.text(need(number, item))
-        if not text then
-            error(format("cannot print a %s; pass it through a filter such as join or json",
-                type(item)), 0)
-        end
-        return text
+        local text = value.text(item)
+        if text then return text end
+        need(number, item)
+        error(format("cannot print a %s; pass it through a filter such as join or json",
+            type(item)), 0)
     end
 
     -- The value of an expression that may be undefined.
@@ -263,7 +267,7 @@ local function helpers(self, unit)
         if newline and text ~= "" and sub(text, -1) ~= "\n" then output.write(newline) end
     end
 
-    return output.writer_of(unit.texts), output.emitter(text_of), need, attempt,
+    return output.writer_of(unit.texts), output.emitter_of(unit.texts, text_of), need, attempt,
         self.options.filters, include, run_function
 end
 
@@ -352,8 +356,10 @@ function M.render(unit, context, options)
         return self.output.capture(function() self:run(unit) end)
     end, function(err) return self:locate(err) end)
     if ok then return result end
-    if not failure.is(result) then -- the message handler itself ran out of stack, or of memory
-        local message = gsub(tostring(result), "^error in error handling$", "stack overflow")
+    if not failure.is(result) then
+        -- The message handler itself ran out of memory or of stack; LuaJIT then says anything.
+        local message = tostring(result)
+        if message ~= "not enough memory" then message = "stack overflow" end
         result = failure.new { code = "template", message = message, path = unit.name }
     end
     return nil, result

@@ -1,6 +1,6 @@
 --- Splits the source of a template into nodes, and settles which white space stays.
 --
--- A node is a table with `kind` and the `line` it starts in:
+-- A node is a table with `kind` and the `position` in the source that it starts at:
 --
 -- - `text`: `value`, to be written as it is
 -- - `expression`: `segments`, Lua code of the expression and of the filters after it
@@ -12,7 +12,10 @@
 -- starts in, and so on.
 -- @module atomicwriter.template.scanner
 
-local find, gsub, match, sub = string.find, string.gsub, string.match, string.sub
+local byte, find, gsub, match, sub =
+    string.byte, string.find, string.gsub, string.match, string.sub
+
+local DASH = byte("-")
 
 local OPENING = { [")"] = "(", ["]"] = "[", ["}"] = "{" }
 local IS_OPENING = { ["("] = true, ["["] = true, ["{"] = true }
@@ -21,8 +24,8 @@ local Scanner = {}
 Scanner.__index = Scanner
 
 -- Errors travel as a table, and only up to M.scan.
-local function fail(message, line)
-    error({ message = message, line = line }, 0)
+local function fail(message, position)
+    error({ message = message, position = position }, 0)
 end
 
 local function newlines_in(text)
@@ -37,28 +40,15 @@ function Scanner:starts_with(text, position)
     return sub(self.source, position, position + #text - 1) == text
 end
 
--- Move on to POSITION, counting lines.
-function Scanner:move(position)
-    local newline = self.newline
-    while newline and newline < position do
-        self.line = self.line + 1
-        newline = find(self.source, "\n", newline + 1, true)
-    end
-    self.newline, self.position = newline, position
-end
-
 function Scanner:add(node)
-    node.line = node.line or self.line
     self.nodes[#self.nodes + 1] = node
     return node
 end
 
 function Scanner:add_text(stop, verbatim)
-    if stop >= self.position then
-        local value = sub(self.source, self.position, stop)
-        self:add { kind = "text", value = value, verbatim = verbatim }
-    end
-    self:move(stop + 1)
+    if stop < self.position then return end
+    self:add { kind = "text", value = sub(self.source, self.position, stop), verbatim = verbatim }
+    self.position = stop + 1
 end
 
 -- Where the next tag with OPENER opens at or after the current position.
@@ -75,9 +65,11 @@ end
 -- The next tag: where it opens and its kind. Of two that open at the same place, the longer wins.
 function Scanner:next_tag()
     local best, best_kind
-    for _, tag in ipairs(self.tags) do
+    local tags, position = self.tags, self.position
+    for index = 1, #tags do
+        local tag = tags[index]
         local start = tag.upcoming
-        if start and start < self.position then
+        if start and start < position then
             start = self:find_opener(tag.opener)
             tag.upcoming = start
         end
@@ -87,15 +79,15 @@ function Scanner:next_tag()
 end
 
 -- The position after the string that starts at POSITION.
-function Scanner:skip_string(position, tag_line)
+function Scanner:skip_string(position, tag_start)
     local quote = sub(self.source, position, position)
     local stop = position + 1
     while true do
         stop = find(self.source, "[\\\n" .. quote .. "]", stop)
-        if not stop then fail("unfinished string in the tag", tag_line) end
+        if not stop then fail("unfinished string in the tag", tag_start) end
         local character = sub(self.source, stop, stop)
         if character == quote then return stop + 1 end
-        if character == "\n" then fail("unfinished string in the tag", tag_line) end
+        if character == "\n" then fail("unfinished string in the tag", tag_start) end
         stop = stop + 2
         if sub(self.source, stop - 1, stop - 1) == "z" then
             stop = find(self.source, "%S", stop) or stop
@@ -104,17 +96,17 @@ function Scanner:skip_string(position, tag_line)
 end
 
 -- The position after the long bracket that starts at POSITION, or nil when none starts there.
-function Scanner:skip_long_bracket(position, tag_line)
+function Scanner:skip_long_bracket(position, tag_start)
     local level = match(self.source, "^%[(=*)%[", position)
     if not level then return nil end
     local _, stop = find(self.source, "]" .. level .. "]", position + 2 + #level, true)
-    if not stop then fail("unfinished long string or comment in the tag", tag_line) end
+    if not stop then fail("unfinished long string or comment in the tag", tag_start) end
     return stop + 1
 end
 
 -- A comment ends with its line, and with its tag too.
-function Scanner:skip_comment(position, closer, tag_line)
-    local after = self:skip_long_bracket(position + 2, tag_line)
+function Scanner:skip_comment(position, closer, tag_start)
+    local after = self:skip_long_bracket(position + 2, tag_start)
     if after then return after end
     local line_end = find(self.source, "\n", position, true) or #self.source + 1
     local tag_end = find(self.source, closer, position + 2, true) or line_end
@@ -131,7 +123,7 @@ end
 
 -- What read_code does when the code has brackets, strings, comments or filters.
 function Scanner:read_intricate_code(kind, closer)
-    local source, tag_line, special = self.source, self.line, self.specials[kind]
+    local source, special, tag_start = self.source, self.specials[kind], self.position
     local position, piece = self.position, self.position
     local segments, stack, before = {}, {}, ""
 
@@ -143,25 +135,25 @@ function Scanner:read_intricate_code(kind, closer)
 
     while true do
         position = find(source, special, position)
-        if not position then fail("the tag is not closed", tag_line) end
+        if not position then fail("the tag is not closed", tag_start) end
         local character = sub(source, position, position)
         local closes = OPENING[character] and stack[#stack] == OPENING[character]
         local trimmed = character == "-" and self:starts_with(closer, position + 1)
         if not closes and (trimmed or self:starts_with(closer, position)) then
             keep(position - 1)
             cut()
-            self:move(position + #closer + (trimmed and 1 or 0))
+            self.position = position + #closer + (trimmed and 1 or 0)
             return segments, trimmed
         elseif closes then
             stack[#stack] = nil
             position = position + 1
         elseif OPENING[character] and kind == "expression" then
-            fail("unbalanced '" .. character .. "' in the expression", tag_line)
+            fail("unbalanced '" .. character .. "' in the expression", tag_start)
         elseif character == "'" or character == '"' then
-            position = self:skip_string(position, tag_line)
+            position = self:skip_string(position, tag_start)
         elseif character == "-" and self:starts_with("--", position) then
             keep(position - 1)
-            local after = self:skip_comment(position, closer, tag_line)
+            local after = self:skip_comment(position, closer, tag_start)
             before = before .. " " .. newlines_in(sub(source, position, after - 1))
             position, piece = after, after
         elseif character == "|" and kind == "expression" and #stack == 0 then
@@ -170,7 +162,7 @@ function Scanner:read_intricate_code(kind, closer)
             position = position + 1
             piece = position
         else
-            local after = character == "[" and self:skip_long_bracket(position, tag_line)
+            local after = character == "[" and self:skip_long_bracket(position, tag_start)
             if not after and IS_OPENING[character] then stack[#stack + 1] = character end
             position = after or position + 1
         end
@@ -186,17 +178,17 @@ function Scanner:read_code(kind, closer)
         return self:read_intricate_code(kind, closer)
     end
     local code = sub(self.source, self.position, stop - 1)
-    self:move(stop + #closer)
+    self.position = stop + #closer
     return { code }, false
 end
 
 -- Step over the opener; tell whether a "-" that trims follows. {{-1}} is a negative number.
 function Scanner:open_tag(kind)
-    self:move(self.position + #self.delimiters[kind][1])
-    if not self:starts_with("-", self.position) then return false end
-    if kind == "expression" and find(self.source, "^%-[%d.]", self.position) then return false end
-    self:move(self.position + 1)
-    return true
+    local position = self.position + #self.delimiters[kind][1]
+    local trims = byte(self.source, position) == DASH
+        and not (kind == "expression" and find(self.source, "^%-[%d.]", position))
+    self.position = trims and position + 1 or position
+    return trims
 end
 
 function Scanner:read_comment(node)
@@ -204,33 +196,34 @@ function Scanner:read_comment(node)
     node.kind, node.quiet = "mark", true
     node.trim_left = self:open_tag("comment")
     local start, stop = find(self.source, closer, self.position, true)
-    if not start then fail("the comment is not closed", node.line) end
+    if not start then fail("the comment is not closed", node.position) end
     node.trim_right = start > self.position and sub(self.source, start - 1, start - 1) == "-"
-    self:move(stop + 1)
+    self.position = stop + 1
 end
 
 -- The text of a raw block and the tag that ends it.
-function Scanner:read_raw(line)
+function Scanner:read_raw(tag_start)
     local opener, closer = self.delimiters.statement[1], self.delimiters.statement[2]
     local pattern = "^(%-?)%s*endraw%s*(%-?)" .. escape_pattern(closer) .. "()"
     local start = self.position
     while true do
         start = find(self.source, opener, start, true)
-        if not start then fail("the raw block is not closed", line) end
+        if not start then fail("the raw block is not closed", tag_start) end
         local left, right, after = match(self.source, pattern, start + #opener)
         if left then
             self:add_text(start - 1, true)
             self:add {
                 kind = "mark", quiet = true, trim_left = left == "-", trim_right = right == "-",
             }
-            return self:move(after)
+            self.position = after
+            return
         end
         start = start + #opener
     end
 end
 
 function Scanner:read_statement(node)
-    node.kind, node.quiet = "statement", true
+    node.quiet = true
     node.trim_left = self:open_tag("statement")
     local segments, trimmed = self:read_code("statement", self.delimiters.statement[2])
     node.code, node.trim_right = segments[1], trimmed
@@ -238,17 +231,16 @@ function Scanner:read_statement(node)
     if word == "include" then
         node.kind = "include"
         node.code = newlines_in(match(node.code, "^%s*")) .. rest
-        if not find(rest, "%S") then fail("include needs the name of a template", node.line) end
+        if not find(rest, "%S") then fail("include needs the name of a template", node.position) end
     elseif word == "raw" and not find(rest, "%S") then
         node.kind = "mark"
-        self:read_raw(node.line)
+        self:read_raw(node.position)
     elseif word == "endraw" and not find(rest, "%S") then
-        fail("endraw without raw", node.line)
+        fail("endraw without raw", node.position)
     end
 end
 
 function Scanner:read_expression(node)
-    node.kind = "expression"
     node.trim_left = self:open_tag("expression")
     node.segments, node.trim_right = self:read_code("expression", self.delimiters.expression[2])
 end
@@ -273,7 +265,8 @@ local function starts_line(nodes, index)
     local before = nodes[index - 1]
     if not before then return true end
     if before.kind ~= "text" then return false end
-    if find(before.value, "\n[ \t]*$") then return true end
+    local last_line = match(before.value, "^.*\n(.*)$")
+    if last_line then return find(last_line, "^[ \t]*$") ~= nil end
     return (index == 2 or before.after_newline) and find(before.value, "^[ \t]*$") ~= nil
 end
 
@@ -291,7 +284,7 @@ end
 -- Take away the line that nodes[first] to nodes[last] have to themselves.
 local function remove_line(nodes, first, last, newline)
     local before, after = nodes[first - 1], nodes[last + 1]
-    if before then before.value = gsub(before.value, "[ \t]*$", "") end
+    if before then before.value = match(before.value, "^.*\n") or "" end
     if after then
         after.value = gsub(after.value, "^[ \t]*\r?\n?", "", 1)
         after.after_newline = true
@@ -328,7 +321,7 @@ local function apply_markers(nodes)
     for index, node in ipairs(nodes) do
         local before, after = nodes[index - 1], nodes[index + 1]
         if node.trim_left and before and before.kind == "text" then
-            before.value = gsub(before.value, "%s+$", "")
+            before.value = match(before.value, "^.*%S") or ""
         end
         if node.trim_right and after and after.kind == "text" then
             after.value = gsub(after.value, "^%s+", "")
@@ -341,7 +334,9 @@ local function read_all(self)
         local start, kind = self:next_tag()
         self:add_text((start or #self.source + 1) - 1)
         if not start then return end
-        local node = self:add {}
+        local node = self:add {
+            kind = kind, position = start, trim_left = false, trim_right = false, quiet = false,
+        }
         READERS[kind](self, node)
     end
 end
@@ -357,6 +352,15 @@ local function new_tags(delimiters)
 end
 
 local M = {}
+
+--- The line of a position in a text.
+-- @tparam string source
+-- @tparam number position
+-- @treturn number
+function M.line_at(source, position)
+    local _, newlines = gsub(sub(source, 1, position - 1), "\n", "")
+    return newlines + 1
+end
 
 --- Split SOURCE into nodes.
 -- @tparam string source
@@ -376,14 +380,12 @@ function M.scan(source, delimiters)
             statement = special_characters(delimiters.statement[2]),
         },
         position = 1,
-        line = 1,
-        newline = find(source, "\n", 1, true), -- the next one, to count lines
         nodes = {},
     }, Scanner)
     local ok, err = pcall(read_all, self)
     if not ok then
         if type(err) ~= "table" then error(err, 0) end
-        return nil, err.message, err.line
+        return nil, err.message, M.line_at(source, err.position)
     end
     remove_quiet_lines(self.nodes)
     apply_markers(self.nodes)

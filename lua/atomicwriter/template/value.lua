@@ -25,15 +25,13 @@ end
 -- @tparam number number
 -- @treturn string
 function M.number_text(number)
+    local kind = math.type and math.type(number) -- luacheck: ignore 143
+    if kind == "integer" then return tostring(number) end
     if number ~= number then return "nan" end
     if number == math.huge then return "inf" end
     if number == -math.huge then return "-inf" end
     if number == 0 then return "0" end -- and not "-0"
-    if number % 1 == 0 and number > -2 ^ 53 and number < 2 ^ 53 then
-        return format("%.0f", number)
-    end
-    local kind = math.type and math.type(number) -- luacheck: ignore 143
-    if kind == "integer" then return format("%d", number) end
+    if number % 1 == 0 and number > -2 ^ 53 and number < 2 ^ 53 then return format("%d", number) end
     for digits = 14, 17 do
         local text = format("%." .. digits .. "g", number)
         if tonumber(text) == number then return text end
