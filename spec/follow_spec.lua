@@ -120,6 +120,18 @@ describe("follow", function()
         return (sandbox.read_file(log .. ".pid"):gsub("%s", ""))
     end
 
+    -- That it uses next to no processor time for a second; one that spins uses most of it.
+    local function idles(child)
+        local function ticks()
+            local stat = sandbox.read_file("/proc/" .. child.pid .. "/stat")
+            local user, system = stat:match("%) " .. ("%S+ "):rep(11) .. "(%d+) (%d+)")
+            return user + system
+        end
+        local before = ticks()
+        sandbox.sleep(1)
+        assert.is_true(ticks() - before < 20, "it spins")
+    end
+
     local function ends(child, expected)
         local status, _, stderr = child:wait()
         assert.equal(expected, status, stderr)
@@ -497,14 +509,7 @@ describe("follow", function()
             publish()
             assert(logged(1))
             publish()
-            local function ticks()
-                local stat = sandbox.read_file("/proc/" .. child.pid .. "/stat")
-                local user, system = stat:match("%) " .. ("%S+ "):rep(11) .. "(%d+) (%d+)")
-                return user + system
-            end
-            local before = ticks()
-            sandbox.sleep(1)
-            assert.is_true(ticks() - before < 20)
+            idles(child)
             child:kill("TERM")
             ends(child, 0)
         end)
@@ -526,7 +531,8 @@ describe("follow", function()
         has_logged { "start " .. first }
         os.rename(target, target .. ".away")
         says(child, "waiting for it")
-        sandbox.sleep(2.5)
+        idles(child)
+        sandbox.sleep(1.5)
         local _, times = messages(child):gsub("waiting for it", "")
         assert.equal(1, times)
         assert.same({ "start " .. first }, lines())
@@ -543,6 +549,23 @@ describe("follow", function()
         writer = assert(atomicwriter.new(target, { durability = "none" }))
         local other = publish()
         has_logged { "start " .. first, "term", "start " .. other }
+        child:kill("TERM")
+        ends(child, 7)
+    end)
+
+    it("waits for a target that is gone as soon as it has a new version", function()
+        local first = publish()
+        local child = follow_service(nil, "debounce=0.5")
+        has_logged { "start " .. first }
+        publish()
+        sandbox.sleep(0.2)
+        os.rename(target, target .. ".away")
+        says(child, "waiting for it")
+        idles(child)
+        assert.same({ "start " .. first }, lines())
+        os.rename(target .. ".away", target)
+        says(child, "it is back")
+        assert(logged(3))
         child:kill("TERM")
         ends(child, 7)
     end)

@@ -40,7 +40,7 @@ local function unwatch(self)
     if not self.watcher then return end
     process.release { self.poll }
     self.watcher:close()
-    self.watcher, self.poll = nil, nil
+    self.watcher, self.poll, self.readable = nil, nil, false
 end
 
 -- Watch the target, and find the version that is live now.
@@ -82,8 +82,9 @@ local function look(self)
     end
 end
 
+-- A version of a target that is gone is not acted upon.
 local function is_outdated(self)
-    return self.version ~= self.acted
+    return self.watcher and self.version ~= self.acted
 end
 
 ---- the child ----------------------------------------------------------------------
