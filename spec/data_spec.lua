@@ -254,6 +254,8 @@ describe("data", function()
         for text, expected in pairs {
             ["\nlocal x = = 's3cret'"] = "2: unexpected symbol",
             ["local x = 's3cret"] = "1: unfinished string",
+            ["\nreturn { a = 1 s3cret }"] = "2: '}' expected",
+            ["return ('s3cret')()"] = "1: attempt to call a string value",
             ["\n\nreturn { a = NOPE }"] = "3: undefined: NOPE",
             ["\nreturn { 's3cret' + 1 }"] = "2: attempt to .+",
             ["\nreturn { {} .. 's3cret', #nil }"] = "2: attempt to .+",
