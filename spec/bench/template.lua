@@ -61,7 +61,7 @@ local function their_source(source)
     return (source:gsub("{{ (.-) }}", "$(%1)"))
 end
 
-local OPTIONS = { escape = "@", newline = nil }
+local OPTIONS = { escape = "@" }
 local THEIR_CONTEXT = { server = CONTEXT.server, ipairs = ipairs }
 
 local function time(samples, work, ...)
@@ -91,12 +91,41 @@ local SIDES = {
 }
 
 local function run(side, source, samples)
-    local started = luv.hrtime()
     local page = time(samples.compile, side.compile, source)
     local text = time(samples.render, side.render, page)
     local last = #samples.compile
     samples.both[#samples.both + 1] = samples.compile[last] + samples.render[last]
-    return text, started
+    return text
+end
+
+local function measure(sources, runs)
+    local samples = {}
+    for name in pairs(SIDES) do samples[name] = { compile = {}, render = {}, both = {} } end
+    for number = 1, runs do
+        local order = number % 2 == 1 and { "ours", "theirs" } or { "theirs", "ours" }
+        local texts = {}
+        for _, name in ipairs(order) do
+            texts[name] = run(SIDES[name], sources[name], samples[name])
+        end
+        assert(texts.ours == texts.theirs, "bench: the two sides render different texts")
+    end
+    return samples
+end
+
+local function print_table(samples)
+    print(("  %-10s %12s %4s %12s %4s %7s  %s"):format(
+        "work", "pl.template", "+-", "atomicwriter", "+-", "ratio", "wanted"))
+    for _, work in ipairs { "compile", "render", "both" } do
+        local their_time, their_spread = median(samples.theirs[work])
+        local our_time, our_spread = median(samples.ours[work])
+        local ratio = our_time / their_time
+        local verdict = ""
+        if work == "both" then
+            verdict = ("<= %.2f %s"):format(WANTED, ratio <= WANTED and "met" or "MISSED")
+        end
+        print(("  %-10s %12.2f %3.0f%% %12.2f %3.0f%% %7.2f  %s"):format(
+            work, their_time, their_spread, our_time, our_spread, ratio, verdict))
+    end
 end
 
 local function main(arguments)
@@ -111,34 +140,11 @@ local function main(arguments)
             error("bench: usage: template.lua [--kib N] [--runs N]", 0)
         end
     end
-    local ours = our_source(kib * 1024)
-    local theirs = their_source(ours)
-    local samples = {}
-    for name in pairs(SIDES) do samples[name] = { compile = {}, render = {}, both = {} } end
-    for number = 1, runs do
-        local first, second = "ours", "theirs"
-        if number % 2 == 0 then first, second = second, first end
-        local sources = { ours = ours, theirs = theirs }
-        local a = run(SIDES[first], sources[first], samples[first])
-        local b = run(SIDES[second], sources[second], samples[second])
-        assert(a == b, "bench: the two sides render different texts")
-    end
-
-    print(("templates of %d KiB, %s, %d runs; milliseconds, medians"):format(
-        math.floor(#ours / 1024), type(jit) == "table" and jit.version or _VERSION, runs))
-    print(("  %-10s %12s %4s %12s %4s %7s  %s"):format(
-        "work", "pl.template", "+-", "atomicwriter", "+-", "ratio", "wanted"))
-    for _, work in ipairs { "compile", "render", "both" } do
-        local their_time, their_spread = median(samples.theirs[work])
-        local our_time, our_spread = median(samples.ours[work])
-        local ratio = our_time / their_time
-        local verdict = ""
-        if work == "both" then
-            verdict = ("<= %.2f %s"):format(WANTED, ratio <= WANTED and "met" or "MISSED")
-        end
-        print(("  %-10s %12.2f %3.0f%% %12.2f %3.0f%% %7.2f  %s"):format(
-            work, their_time, their_spread, our_time, our_spread, ratio, verdict))
-    end
+    local source = our_source(kib * 1024)
+    print(("templates of %d KiB, %s, %d runs; milliseconds, medians, and half of the distance of "
+        .. "the quartiles"):format(
+        math.floor(#source / 1024), type(jit) == "table" and jit.version or _VERSION, runs))
+    print_table(measure({ ours = source, theirs = their_source(source) }, runs))
 end
 
 main(arg)

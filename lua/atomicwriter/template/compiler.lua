@@ -231,7 +231,8 @@ end
 
 local function is_too_large(message)
     return find(message, "control structure too long", 1, true)
-        or find(message, "more than %d+ constants")
+        or find(message, "more than %d%d%d%d%d+ ") -- constants, or variables in LuaJIT
+        or find(message, "limit is %d%d%d%d%d+") -- and in Lua
 end
 
 -- A block that is not closed takes the end of our own function for its own. Without the function

@@ -1,10 +1,9 @@
 --- The filters of templates. Each takes the value, then its arguments, and returns the new value.
 -- They are pure. What a filter cannot take it refuses by name and type, never showing the value.
+-- The encoders are loaded when a filter needs them.
 -- @module atomicwriter.template.filters
 
-local json = require "atomicwriter.template.json"
 local value = require "atomicwriter.template.value"
-local yaml = require "atomicwriter.template.yaml"
 
 local byte, char, find, format, gsub, match, rep, sub =
     string.byte, string.char, string.find, string.format, string.gsub, string.match, string.rep,
@@ -36,9 +35,10 @@ local function count_of(name, input, default)
     return input
 end
 
--- Pass on the message of an encoder as this filter's.
-local function encode_with(name, encode, ...)
-    local ok, text = pcall(encode, ...)
+-- What the encoder of this name makes of the rest. Its message is passed on as the filter's.
+local function encode_with(name, ...)
+    local encoder = require("atomicwriter.template." .. name)
+    local ok, text = pcall(encoder.encode, ...)
     if not ok then fail(name, tostring(text)) end
     return text
 end
@@ -142,7 +142,9 @@ function M.replace(input, old, new)
 end
 
 --- In double quotes, escaped as JSON, which YAML and TOML read too.
-function M.quote(input) return json.quote(text_of("quote", input)) end
+function M.quote(input)
+    return require("atomicwriter.template.json").quote(text_of("quote", input))
+end
 
 --- In single quotes, each single quote doubled, as in YAML and SQL.
 function M.squote(input) return "'" .. gsub(text_of("squote", input), "'", "''") .. "'" end
@@ -162,11 +164,11 @@ end
 --- JSON with sorted keys, on one line, or on several with INDENT spaces a level. An empty table is
 -- an object.
 function M.json(input, indent_width)
-    return encode_with("json", json.encode, input, rep(" ", count_of("json", indent_width, 0)))
+    return encode_with("json", input, rep(" ", count_of("json", indent_width, 0)))
 end
 
 --- YAML with sorted keys, without document markers. Needs the package lyaml.
-function M.yaml(input) return encode_with("yaml", yaml.encode, input) end
+function M.yaml(input) return encode_with("yaml", input) end
 
 function M.base64(input)
     return (gsub(text_of("base64", input), "..?.?", encode_group))
