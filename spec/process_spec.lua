@@ -135,6 +135,19 @@ describe("process", function()
             process.kill(pid, "KILL")
         end)
 
+        it("does not wait for what writes in the background for ever", function()
+            local output = output_of("echo first; while :; do echo x; done & echo $! >" .. dir
+                .. "/pid; sleep 0.05")
+            process.kill(pid_in(dir .. "/pid"), "KILL")
+            assert.matches("^first\n", output)
+        end)
+
+        it("captures all that is in the pipe when a command ends", function()
+            for _ = 1, 20 do
+                assert.equal(65536, #output_of("head -c 65536 /dev/zero"))
+            end
+        end)
+
         it("has standard output go to standard error unless it is captured", function()
             local status, stdout, stderr = sandbox.run(sandbox.lua(dir, function()
                 assert(require("atomicwriter.cli.process").run("echo out; echo err >&2").ok)

@@ -427,14 +427,11 @@ local function end_group(child, signals, deadline)
     end
 end
 
--- All that was in the pipe when the child ended. What it has left running in the background may
--- hold the pipe open for ever, so its end is not waited for.
+-- All that was in the pipe when the child ended: one turn of the loop reads more than a pipe can
+-- hold. What it has left in the background may keep the pipe open for ever, or write for ever, so
+-- its end is not waited for.
 local function take_output(child)
-    local size
-    repeat
-        size = child.size
-        M.uv().run("nowait")
-    until child.size == size or child.too_much
+    M.uv().run("nowait")
     return table.concat(child.chunks)
 end
 
