@@ -82,6 +82,9 @@ describe("template text", function()
             ["expressions of as many names"] = { distinct, "1\n2\n" },
             ["expressions of as many names in a loop"] =
                 { "{% for _ = 1, 1 do %}" .. distinct .. "{% end %}", "1\n2\n" },
+            ["expressions of as many names in a function with arguments"] =
+                { "{% local function f(...) %}{{ select(1, ...) }}\n" .. distinct
+                    .. "{% end f(7) %}", "7\n1\n2\n" },
             ["texts in a loop"] =
                 { "{% for _ = 1, 1 do %}" .. ("x{# c #}"):rep(COUNT) .. "{% end %}", "xx" },
             ["filters in a block"] =
@@ -394,6 +397,7 @@ describe("template errors", function()
             ["{{ --[[\n\n]] 1 }}\n{{ nope }}"] = 4, ["{{ --[[\n\n]] nope }}"] = 3,
             ["{{ 1 -- c\n }}\n{{ nope }}"] = 3,
             ["\r\n{{ 'x' \r\n }}\r\n{{ nope }}"] = 4, ["{{ [[\n\n]] }}\n{{ nope }}"] = 4,
+            ["{{ 1\r+\r1 }}\n{{ nope }}\n{{ 1 }}\n{{ 1 }}"] = 2,
             ["{{ 'a\\\n' }}\n{{ nope }}"] = 3, ["{% include\n\n 'p' %}\n{{ nope }}"] = 4,
         } do
             local err = failure(source, {}, { loader = function() return "" end })
@@ -409,6 +413,8 @@ describe("template errors", function()
             ["\n{% if x %} \nx{% end %}"] = { 2, "'then' expected near the end of the tag" },
             ["\n\n{% end %}\n"] = { 3, "'?<eof>'? expected near 'end'" },
             ["{% if x then %}\n\n{% for i = 1, 2 do %}\n\n{{ i }}"] =
+                { 5, "'end' expected %(to close 'for' at line 3%)" },
+            ["{{ 1 }}{{ 2 }}\n{% if x then %}\n{% for i = 1, 2 do %}\n\n{{ i }}"] =
                 { 5, "'end' expected %(to close 'for' at line 3%)" },
             ["\n{% x = = 1 %}\n\n"] = { 2, "unexpected symbol near '='" },
             ["\n{% x = 1"] = { 2, "the tag is not closed" },
