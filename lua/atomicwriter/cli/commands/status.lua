@@ -27,21 +27,25 @@ function M.define(command)
     options.output(command)
 end
 
--- What makes a target unhealthy: a list of names, what to say of each.
+-- What makes a target unhealthy: a list of names, what to say of each, and whether it is so for a
+-- moment while a writer is at work, too.
 local FAULTS = {
-    { "dangling", "dangles: nothing is behind this name" },
+    { "dangling", "dangles: nothing is behind this name", passing = true },
     { "missing", "is missing: the live version has it, but no name leads there" },
     { "foreign", "is in the way: the live version has a file of this name" },
-    { "residue", "is left over from a writer that was killed" },
+    { "residue", "is left over from a writer that was killed", passing = true },
 }
 
+-- Two lists: what is wrong, and what may be. Who may not open the lock cannot tell a writer that is
+-- at work from one that was killed.
 local function faults_of(about)
-    local faults = {}
+    local faults, doubts = {}, {}
     if not about.live then faults[1] = about.message end
     for _, fault in ipairs(FAULTS) do
-        for _, name in ipairs(about[fault[1]]) do faults[#faults + 1] = name .. " " .. fault[2] end
+        local list = fault.passing and about.locked == nil and doubts or faults
+        for _, name in ipairs(about[fault[1]]) do list[#list + 1] = name .. " " .. fault[2] end
     end
-    return faults
+    return faults, doubts
 end
 
 local function version_line(version)
@@ -49,20 +53,23 @@ local function version_line(version)
         os.date("!%Y-%m-%dT%H:%M:%SZ", version.time), version.leased and "  being read" or "")
 end
 
-local function describe(about, faults)
+local function describe(about, faults, doubts)
     local lines = { "target    " .. about.target }
     for _, version in ipairs(about.versions) do lines[#lines + 1] = version_line(version) end
     if about.locked then lines[#lines + 1] = "a writer is at work" end
     for _, fault in ipairs(faults) do lines[#lines + 1] = "unhealthy " .. fault end
+    for _, doubt in ipairs(doubts) do
+        lines[#lines + 1] = "unsure    " .. doubt .. ", or a writer is at work"
+    end
     if #faults == 0 then lines[#lines + 1] = "healthy" end
     return lines
 end
 
 local LISTS = { "versions", "dangling", "missing", "foreign", "residue" }
 
-local function record_of(about, faults)
+local function record_of(about, faults, doubts)
     local list = require("atomicwriter.template.json").list
-    local record = { healthy = #faults == 0, faults = list(faults) }
+    local record = { healthy = #faults == 0, faults = list(faults), doubts = list(doubts) }
     for name, item in pairs(about) do record[name] = item end
     for _, name in ipairs(LISTS) do record[name] = list(about[name]) end
     return record
@@ -75,10 +82,10 @@ end
 function M.run(args, services)
     local about, err = require("atomicwriter").inspect(args.target)
     if not about then return services.console:fail(err, args.target) end
-    local faults = faults_of(about)
+    local faults, doubts = faults_of(about)
     local written, why = services.console:result(function()
-        return record_of(about, faults)
-    end, describe(about, faults))
+        return record_of(about, faults, doubts)
+    end, describe(about, faults, doubts))
     if not written then services.console:error("cannot write to standard output: " .. why) end
     return written and #faults == 0 and 0 or 1
 end
