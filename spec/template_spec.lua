@@ -347,6 +347,18 @@ describe("template undefined names", function()
             { b = "", c = false, d = 0 }))
     end)
 
+    it("are tolerated as the argument of a default that is not needed", function()
+        assert.equal("x", render("{{ 'x' | default(env.NOPE) }}", { env = {} }))
+        assert.equal("x z y", render("{{ 'x' | default(env.NOPE) | default('z') }} "
+            .. "{{ no | default(env.NOPE) | default('z') }} "
+            .. "{{ no | default(env.YES) | default('z') }}", { env = { YES = "y" } }))
+        assert.equal("undefined: env.NOPE",
+            failure("{{ no | default(env.NOPE) }}", { env = {} }).message)
+        assert.equal("1", render("{% function f(...) %}{{ no | default(...) }}{% end f(1) %}"))
+        assert.equal("[x] [2]", render("{{ 'x' | default(1) }} {{ no | default(2) }}", {},
+            { filters = { default = function(x, y) return "[" .. (x or y) .. "]" end } }))
+    end)
+
     it("leave other errors to be errors before default", function()
         assert.matches("arithmetic", failure("{{ (a + 1) | default(1) }}", { a = {} }).message)
         assert.matches("boom", failure("{{ f() | default(1) }}",
@@ -365,6 +377,16 @@ describe("template undefined names", function()
                 { a = { b = { c = 1 } }, list = { "x" }, empty = {}, no = false }), path)
         end
         assert.equal("true", render("{% x = 1 %}{{ defined('x') }}"))
+    end)
+
+    it("can be asked for in a local of the template", function()
+        assert.equal("true false false true,", render("{% for _, s in ipairs(list) do %}"
+            .. "{{ defined(s, 'a') }} {{ defined(s, 'b') }} {{ defined(s, 'b.c') }} "
+            .. "{{ defined(s, 'a.1') }},{% end %}", { list = { { a = { 1 } } } }))
+        assert.equal('defined does not see the local s: write defined(s, "a.b")',
+            failure("{% local s = {} %}{{ defined('s.a.b') }}").message)
+        assert.equal("true", render("{% local s = {} %}{{ defined('s.a') }}", { s = { a = 1 } }))
+        assert.matches("needs a name", failure("{{ defined(s, 1) }}", { s = {} }).message)
     end)
 
     it("are refused by required, with its message", function()

@@ -11,10 +11,11 @@
 -- `{{ include("part.tmpl") | indent(4) }}` is the same as an expression. `{% raw %}…{% endraw %}`
 -- passes its text through.
 --
--- Whatever is undefined is an error, unless `default` follows or `defined("a.b")` asked before; all
--- errors name the template and the line. `pairs` goes in the order of the keys, so the same context
--- always renders the same text. A template has `string`, `table` and `math` but neither `io`, `os`
--- nor `load`. That keeps it honest rather than harmless: a template is its owner's code.
+-- Whatever is undefined is an error, unless `default` follows, or `defined("a.b")` asked before, or
+-- `defined(item, "a.b")` about a local of the template; all errors name the template, the line and
+-- the expression. `pairs` goes in the order of the keys, so the same context always renders the
+-- same text. A template has `string`, `table` and `math` but neither `io`, `os` nor `load`. That
+-- keeps it honest rather than harmless: a template is its owner's code.
 -- @module atomicwriter.template
 
 local compiler = require "atomicwriter.template.compiler"

@@ -19,8 +19,8 @@ local PIECES_TOGETHER = 32
 
 -- On 5.4 a local named _ENV is the environment of the code that follows. LuaJIT sets it from
 -- outside, and for it the name means nothing.
-local HEADER = "local _ENV, __text, __emit, __need, __attempt, __filter, __include, __run = ... "
-    .. "return function() " -- one line, the first
+local HEADER = "local _ENV, __text, __emit, __need, __attempt, __default, __filter, __include, "
+    .. "__run = ... return function() " -- one line, the first
 local FOOTER = " end"
 
 -- Filters before which an undefined value is no error yet.
@@ -71,29 +71,33 @@ function Compiler:put_text(node)
     if node.value ~= "" then self:put("__text(" .. self:add_text(node.value) .. ") ") end
 end
 
--- The name of the filter in SEGMENT, and the code that follows its first argument, line breaks
--- included.
+-- The name of the filter in SEGMENT, the line breaks before its arguments, and the arguments.
 local function parse_filter(segment, node)
     local before, name, between, rest = match(segment, "^(%s*)([%a_][%w_]*)(%s*)(.*)$")
     if not name then fail_at(node, "the name of a filter is missing after '|'") end
     local newlines = gsub(before .. between, "[^\n]+", "")
-    if rest == "" then return name, newlines end
+    if rest == "" then return name, newlines, "" end
     local arguments, after = match(rest, "^%((.*)%)(%s*)$")
     if not arguments then fail_at(node, "malformed arguments of the filter '%s'", name) end
-    local comma = find(arguments, "%S") and ", " or ""
-    return name, newlines .. comma .. arguments .. gsub(after, "[^\n]+", "")
+    return name, newlines, arguments .. gsub(after, "[^\n]+", "")
 end
 
 -- CODE passed through the filter at INDEX of the segments; NUMBER tells __need what the value is.
 function Compiler:add_filter(code, node, index, number)
-    local name, arguments = parse_filter(node.segments[index], node)
+    local name, newlines, arguments = parse_filter(node.segments[index], node)
     if not self.filters[name] then fail_at(node, "unknown filter '%s'", name) end
     if TOLERANT[name] then
         code = "__attempt(function() return " .. code .. " end)"
     elseif index == 2 then
         code = "__need(" .. number .. ", " .. code .. ")"
     end
-    return format("(__filter[%q](", name) .. code .. arguments .. "))"
+    if name == "default" and not find(arguments, "...", 1, true) then
+        -- What is not needed may be undefined.
+        arguments = newlines .. ", function() return " .. arguments .. " end"
+        return "(__default(" .. code .. arguments .. "))"
+    end
+    local comma = find(arguments, "%S") and ", " or ""
+    return format("(__filter[%q](", name) .. code .. newlines .. comma .. arguments .. "))"
 end
 
 -- Writing the text that follows is part of the same call, which saves time.

@@ -3,6 +3,7 @@
 
 local compiler = require "atomicwriter.template.compiler"
 local failure = require "atomicwriter.failure"
+local filters = require "atomicwriter.template.filters"
 local pure = require "atomicwriter.template.pure"
 local value = require "atomicwriter.template.value"
 
@@ -82,23 +83,40 @@ end
 
 local function index(map, key) return map[key] end
 
--- Walk the dotted PATH without raising; nil when any step is not there.
-function State:look_up(path)
-    local current, is_first = nil, true
+-- Walk the dotted PATH from ITEM without raising; nil when any step is not there.
+local function look_up(item, path)
     for step in gmatch(path, "[^.]+") do
-        if is_first then
-            current = rawget(self.environment, step)
-            if current == self.builtins[step] then current = nil end
-        elseif type(current) == "table" then
-            local ok, item = pcall(index, current, step)
-            if not ok then item = rawget(current, tonumber(step)) end
-            current = item
-        else
-            return nil
-        end
-        is_first = false
+        if type(item) ~= "table" then return nil end
+        local ok, found = pcall(index, item, step)
+        if not ok then found = rawget(item, tonumber(step)) end
+        item = found
     end
-    return current
+    return item
+end
+
+-- Whether the function at LEVEL of the stack has a local of this name.
+local function has_local(level, name)
+    for number = 1, math.huge do
+        local found = debug.getlocal(level + 1, number)
+        if not found or found == name then return found ~= nil end
+    end
+end
+
+-- Tell whether there is something at the dotted PATH of the context or, when there is a PATH_IN,
+-- at that path of a table.
+function State:is_defined(path, path_in)
+    if type(path_in or path) ~= "string" then
+        throw_complete("defined needs a name as a string")
+    end
+    if path_in then return not value.is_null(look_up(path, path_in)) end
+    local first, rest = match(path, "^([^.]*)%.?(.*)$")
+    local item = rawget(self.environment, first)
+    if item == nil and has_local(3, first) then
+        throw_complete("defined does not see the local %s: write defined(%s, %q)", first, first,
+            rest == "" and "name" or rest)
+    end
+    if item == self.builtins[first] then item = nil end
+    return not value.is_null(look_up(item, rest))
 end
 
 -- What templates may call.
@@ -116,9 +134,9 @@ function State:new_builtins()
         if not item then builtins.error(message or "assertion failed") end
         return item, message, ...
     end
-    function builtins.defined(path)
-        if type(path) ~= "string" then throw_complete("defined needs a name as a string") end
-        return not value.is_null(self:look_up(path))
+    function builtins.defined(path, path_in)
+        local is_defined = self:is_defined(path, path_in)
+        return is_defined -- no tail call: is_defined looks at the stack
     end
     function builtins.include(name) return self:include(name) end
     return builtins
@@ -260,6 +278,14 @@ local function helpers(self, unit)
         error(item, 0)
     end
 
+    -- The filter of this name; its arguments are worked out only when they may be needed.
+    local function default(item, arguments)
+        local filter = self.options.filters.default
+        local settled = not value.is_null(item) and item ~= "" and item ~= false
+        if settled and filter == filters.default then return item end
+        return (filter(item, arguments()))
+    end
+
     -- Alone in its line, an include takes the line's end for its own.
     local function include(newline, name)
         local text = self:include(name)
@@ -268,7 +294,7 @@ local function helpers(self, unit)
     end
 
     return output.writer_of(unit.texts), output.emitter_of(unit.texts, text_of), need, attempt,
-        self.options.filters, include, run_function
+        default, self.options.filters, include, run_function
 end
 
 function State:run(unit)
