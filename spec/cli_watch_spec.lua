@@ -268,6 +268,21 @@ describe("atomicwriter --watch", function()
         stop()
     end)
 
+    it("refuses a pipe, which would be empty the second time", function()
+        for _, case in ipairs {
+            { "--from-file", "k=/dev/stdin" }, { "--template", "k=/dev/stdin" },
+            { "--data", "k=/dev/stdin" }, { "--from-env-file", "/dev/stdin" },
+        } do
+            local words = command.words("write", target, "--create", "--watch", "--from-literal",
+                "a=1", sandbox.unpack(case))
+            local status, out, err = sandbox.run("echo x | " .. sandbox.sh(words))
+            assert.equal(2, status)
+            assert.equal("", out)
+            assert.truthy(err:find(case[1] .. ": /dev/stdin can be read only once", 1, true), err)
+            assert.is_nil(sandbox.kind(target))
+        end
+    end)
+
     it("prints each result as one object with --output json", function()
         sandbox.write_file(path "x.tmpl", "one")
         watch("--template", path "x.tmpl", "--output", "json")

@@ -76,9 +76,11 @@ describe("payload", function()
             assert.same({ link = { source = directory .. "/link" } }, files:build())
         end)
 
-        it("does not open a file, so that a pipe keeps its data", function()
-            os.execute("mkfifo '" .. directory .. "/pipe'")
-            assert(files:from_file(directory .. "/pipe")) -- opening would block for ever
+        it("reads a pipe, such as a shell's <(command)", function()
+            local pipe = directory .. "/pipe"
+            os.execute(("mkfifo '%s'; printf 'a\\0b' >'%s' &"):format(pipe, pipe))
+            assert(files:from_file(pipe, "key"))
+            assert.same({ key = "a\0b" }, files:build())
         end)
 
         it("takes the regular files of a directory and nothing else", function()

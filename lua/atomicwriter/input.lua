@@ -6,6 +6,8 @@
 
 local gsub = string.gsub
 
+local ENOTDIR = 20
+
 local M = {}
 
 -- Tells the observers of all calls of `observe` that are running; nil when there are none.
@@ -15,6 +17,34 @@ local observe_all
 -- @tparam string path of a file or directory, which need not exist
 function M.note(path)
     if observe_all then observe_all(path) end
+end
+
+--- Tell whether PATH is a directory, without opening it when it is a pipe.
+-- @tparam string path
+-- @treturn[1] boolean
+-- @treturn[2] nil there is nothing, or nothing for us to see
+-- @treturn[2] string why, without the path
+-- @treturn[2] number errno
+function M.is_directory(path)
+    local handle, message, errno = io.open(path .. "/.", "rb")
+    if handle then
+        handle:close()
+        return true
+    end
+    if errno == ENOTDIR then return false end
+    return nil, gsub(message, "^.*: ", ""), errno
+end
+
+--- All that comes out of a pipe, `/dev/stdin` or a shell's `<(command)`.
+-- @tparam string path
+-- @treturn[1] string
+-- @treturn[2] nil it is no pipe, or cannot be opened
+function M.read_pipe(path)
+    local file = io.open(path, "rb")
+    if not file then return nil end
+    local data = not file:seek("cur") and file:read("*a") or nil
+    file:close()
+    return data
 end
 
 --- All of a file, told to the observers.

@@ -19,7 +19,6 @@ local input = require "atomicwriter.input"
 local find, format, gmatch, gsub, match, sub =
     string.find, string.format, string.gmatch, string.gsub, string.match, string.sub
 
-local ENOTDIR = 20
 local KEY_MAX = 253
 local COMPONENT_MAX = 255
 local PATH_MAX = 4096
@@ -123,18 +122,6 @@ end
 local function basename(path)
     local trimmed = gsub(path, "/+$", "")
     return match(trimmed, "[^/]*$")
-end
-
--- Whether PATH is a directory, without opening it when it is a pipe; nil and an error when there
--- is nothing.
-local function is_directory(path)
-    local handle, message, errno = io.open(path .. "/.", "rb")
-    if handle then
-        handle:close()
-        return true
-    end
-    if errno == ENOTDIR then return false end
-    return io_failure("open", path, message, errno)
 end
 
 local function list_with_core(path)
@@ -254,9 +241,9 @@ local function admit_map(self, map, origin)
 end
 
 --- Add a file, or the regular files directly in a directory.
--- A file is streamed by the core when the payload is written. Links, sub directories and special
--- files in a directory are passed over, as kubectl does; a regular file whose name is no valid key
--- is an error. A directory that has a `..data` link is read, with its sub directories, through one
+-- A file is streamed by the core when the payload is written; a pipe is read now. Links, sub
+-- directories and special files in a directory are passed over, as kubectl does; a regular file
+-- whose name is no valid key is an error. A directory that has a `..data` link is read, with its sub directories, through one
 -- consistent snapshot.
 -- @tparam string path
 -- @tparam[opt] string key default: the file's name; not for a directory
@@ -268,13 +255,14 @@ function Payload:from_file(path, key)
     if key ~= nil then check_type(key, "string", 2, "from_file") end
     if path == "" then return invalid("the file's path is empty") end
     input.note(path)
-    local directory, err = is_directory(path)
-    if directory == nil then return nil, err end
+    local directory, message, errno = input.is_directory(path)
+    if directory == nil then return io_failure("open", path, message, errno) end
     if not directory then
         local checked, key_err = check_key(key or basename(path))
         if not checked then return nil, key_err end
-        local item = { key = checked, entry = { source = path }, origin = "file " .. path }
-        return admit(self, { item })
+        local data = input.read_pipe(path)
+        local entry = data and { data = data } or { source = path }
+        return admit(self, { { key = checked, entry = entry, origin = "file " .. path } })
     end
     if key then return invalid("cannot give a key name for a directory path", path) end
     local pending, read_err = read_directory(self, path)

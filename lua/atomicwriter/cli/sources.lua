@@ -9,7 +9,6 @@ local find, format, gsub, match, sub =
     string.find, string.format, string.gsub, string.match, string.sub
 
 local HOSTNAME = "/proc/sys/kernel/hostname"
-local ENOTDIR = 20
 local DATA_LINK = "..data"
 local TEMPLATE_SUFFIX = "%.tmpl$"
 local COMMAND_TIMEOUT = 60
@@ -138,19 +137,6 @@ local function is_left_out(name)
     return find(name, "^[._]") or find(name, "~$")
 end
 
--- As a directory is opened, without opening what is none; nil and an error when there is nothing.
-local function is_directory(path)
-    local handle, why, errno = io.open(path .. "/.", "rb")
-    if handle then
-        handle:close()
-        return true
-    end
-    if errno == ENOTDIR then return false end
-    return nil, failure.new {
-        code = "io", op = "open", message = gsub(why, "^.*: ", ""), path = path, errno = errno,
-    }
-end
-
 -- The templates below DIRECTORY, into LIST, each `{ key, path }`.
 local function list_templates(directory, prefix, list)
     input.note(directory)
@@ -162,7 +148,7 @@ local function list_templates(directory, prefix, list)
             if item.type == "directory" then
                 local listed, list_err = list_templates(path, prefix .. item.name .. "/", list)
                 if not listed then return nil, list_err end
-            elseif item.type == "file" or item.type == "link" and not is_directory(path) then
+            elseif item.type == "file" or item.type == "link" and not input.is_directory(path) then
                 list[#list + 1] = { gsub(prefix .. item.name, TEMPLATE_SUFFIX, ""), path }
             end
         end
@@ -185,7 +171,7 @@ Sources.__index = Sources
 -- until everything is rendered.
 local function resolve_directory(self, path)
     local managed = path .. "/" .. DATA_LINK
-    if not is_directory(managed) then return path end
+    if not input.is_directory(managed) then return path end
     input.note(managed)
     local snapshot, err = require("atomicwriter").open(path)
     if not snapshot then return nil, err end
@@ -194,8 +180,12 @@ local function resolve_directory(self, path)
 end
 
 local function find_templates(self, path, key)
-    local directory, err = is_directory(path)
-    if directory == nil then return nil, err end
+    local directory, why, errno = input.is_directory(path)
+    if directory == nil then
+        return nil, failure.new {
+            code = "io", op = "open", message = why, path = path, errno = errno,
+        }
+    end
     if not directory then return { { key or key_of(path), path } } end
     local resolved, snapshot_err = resolve_directory(self, gsub(path, "(.)/+$", "%1"))
     if not resolved then return nil, snapshot_err end
@@ -330,12 +320,37 @@ function Sources:gather(target)
     return payload, err
 end
 
+-- The files that options name: pairs of option and path.
+local function each_file(self)
+    local args, list = self._args, {}
+    local function add(option, path) list[#list + 1] = { option, path } end
+    for _, file in ipairs(self._files) do add("--from-file", file[1]) end
+    for _, template in ipairs(self._templates) do add("--template", template[1]) end
+    for _, path in ipairs(args.from_env_file or {}) do add("--from-env-file", path) end
+    for _, path in ipairs(args.labels_from or {}) do add("--labels-from", path) end
+    for _, path in ipairs(args.annotations_from or {}) do add("--annotations-from", path) end
+    for _, pair in ipairs(args.data or {}) do add("--data", pair.value) end
+    return list
+end
+
+-- What is empty when it is read again must not be watched.
+local function refuse_pipes(self)
+    local uv = require("atomicwriter.cli.process").uv()
+    for _, item in ipairs(each_file(self)) do
+        local about = uv.fs_stat(item[2])
+        if about and about.type ~= "file" and about.type ~= "directory" then
+            return usage(item[1], format("%s can be read only once: --watch needs a file", item[2]))
+        end
+    end
+    return self
+end
+
 local M = {}
 
 --- Take the arguments of a command apart. Reads nothing yet.
 -- @tparam table args as `atomicwriter.cli.options` names them
 -- @tparam[opt] table options `signals`: to heed while commands run; `needs_context`: somebody else
---  renders, too
+--  renders, too; `again`: it will be gathered more than once
 -- @treturn[1] table sources
 -- @treturn[2] nil
 -- @treturn[2] table error, code `usage`
@@ -352,12 +367,14 @@ function M.new(args, options)
     local templates, template_err = split_all("--template", args.template, split_template)
     if not templates then return nil, template_err end
     local timeout = args.command_timeout or COMMAND_TIMEOUT
-    return setmetatable({
+    local self = setmetatable({
         _args = args, _files = files, _literals = literals, _execs = execs, _templates = templates,
         _signals = options.signals, _timeout = timeout > 0 and timeout or nil,
         _needs_context = options.needs_context or #templates > 0 or #(args.data or {}) > 0,
         _snapshots = {},
     }, Sources)
+    if options.again then return refuse_pipes(self) end
+    return self
 end
 
 local NAMES = {

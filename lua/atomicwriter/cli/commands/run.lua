@@ -65,7 +65,8 @@ function M.needs_signals() return true end
 -- @treturn number exit code
 function M.run(args, services)
     make_absolute(args)
-    local sources, err = require("atomicwriter.cli.sources").new(args, { needs_context = true })
+    local sources, err = require("atomicwriter.cli.sources").new(args,
+        { needs_context = true, again = args.watch })
     if not sources then return services.console:fail(err) end
     local project = require("atomicwriter.cli.project").new(args.project, sources, services)
     local projections, load_err = project:load()

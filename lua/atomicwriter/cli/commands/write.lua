@@ -45,7 +45,8 @@ M.needs_signals = options.needs_signals
 -- @treturn number exit code
 function M.run(args, services)
     local sources, err =
-        require("atomicwriter.cli.sources").new(args, { signals = services.signals })
+        require("atomicwriter.cli.sources").new(args,
+            { signals = services.signals, again = args.watch })
     if not sources then return services.console:fail(err) end
     local projection = require("atomicwriter.cli.projection").new({
         target = args.target, options = options.writer_options(args),
