@@ -609,6 +609,26 @@ describe("template options", function()
             { x = 1 }, { delimiters = delimiters, loader = loader { p = "<< x >>" } }))
     end)
 
+    it("compiles a source once with a cache, and again when it has changed", function()
+        local cache, files = {}, { part = "one" }
+        local function text(source)
+            local opts = { name = "main", loader = loader(files), cache = cache }
+            return assert(assert(template.compile(source, opts)):render())
+        end
+        assert.equal("a one", text 'a {% include "part" %}')
+        local main, part = cache.main, cache.part
+        assert.is_table(main)
+        assert.is_table(part)
+        assert.equal("a one", text 'a {% include "part" %}')
+        assert.equal(main, cache.main)
+        assert.equal(part, cache.part)
+        files.part = "two"
+        assert.equal("a two", text 'a {% include "part" %}')
+        assert.equal(main, cache.main)
+        assert.not_equal(part, cache.part)
+        assert.equal("b two", text 'b {% include "part" %}')
+    end)
+
     it("take closing delimiters that are Lua's brackets", function()
         assert.equal("2 {{ x }}", render("[[ a[b[1]] ]] {{ x }}", { a = { 1, 2 }, b = { 2 } },
             { delimiters = { expression = { "[[", "]]" } } }))

@@ -32,7 +32,9 @@ local DELIMITERS = {
     comment = { "{#", "#}" },
 }
 
-local OPTIONS = { name = "string", filters = "table", delimiters = "table", loader = "function" }
+local OPTIONS = {
+    name = "string", filters = "table", delimiters = "table", loader = "function", cache = "table",
+}
 
 -- All that raise do so at the line of the public function's caller.
 local function check_type(value, wanted, position, name, level)
@@ -110,13 +112,18 @@ local function settle(opts, position, name, loader)
     local delimiters, delimiter_fault = merge_delimiters(opts.delimiters or {})
     if not delimiters then error(delimiter_fault, 3) end
     return {
-        name = opts.name, filters = merged, delimiters = delimiters, loader = opts.loader or loader,
+        name = opts.name, filters = merged, delimiters = delimiters,
+        loader = opts.loader or loader, cache = opts.cache or {},
     }
 end
 
 local function new_template(source, name, settings)
-    local unit, message, line =
-        compiler.compile(source, name, settings.filters, settings.delimiters)
+    local unit, message, line = settings.cache[name], nil, nil
+    if not unit or unit.source ~= source then
+        unit, message, line =
+            compiler.compile(source, name, settings.filters, settings.delimiters)
+    end
+    settings.cache[name] = unit
     if unit then return unit end
     return nil, failure.new { code = "template", message = message, path = name, line = line }
 end
@@ -165,7 +172,8 @@ end
 -- @tparam string source
 -- @tparam[opt] table opts `name` ("template"): for errors, and what includes are relative to;
 -- `filters`: more filters by name, `function(value, …)`; `delimiters`: `expression`, `statement`,
--- `comment`, each `{ opener, closer }`; `loader`: a function in place of `loader`
+-- `comment`, each `{ opener, closer }`; `loader`: a function in place of `loader`; `cache`: a table
+-- for calls with the same filters and delimiters, so that each source is compiled once
 -- @treturn[1] table template, with `:render(context)`
 -- @treturn[2] nil
 -- @treturn[2] table error: code `template`, `message`, `path`, `line`

@@ -133,7 +133,7 @@ local function finish_entry(self, path, entry, context)
         return entry_failure(self, path, "a template excludes data and source")
     end
     local text, err = require("atomicwriter.template").render_file(entry.template, context,
-        { filters = self.fields.filters, delimiters = self.fields.delimiters })
+        { filters = self.fields.filters, delimiters = self.fields.delimiters, cache = self.cache })
     if not text then return nil, err end
     copy.data = text
     return copy
@@ -190,7 +190,7 @@ local function new_projection(self, fields, index)
     local gid, group_fault = id_of(type(fields) == "table" and fields.group or nil, values.group)
     fault = fault or user_fault or group_fault
     if fault then return fail(self, format("projection %d: %s", index, fault)) end
-    local maker = { name = self.name, fields = fields, sources = self._sources }
+    local maker = { name = self.name, fields = fields, sources = self._sources, cache = {} }
     return require("atomicwriter.cli.projection").new({
         target = fields.target, gather = function() return gather(maker) end,
         options = {

@@ -198,7 +198,7 @@ local function add_templates(self, builder, context)
         if not list then return blame("--template", err) end
         for _, item in ipairs(list) do
             local text, render_err = require("atomicwriter.template").render_file(item[2],
-                context, { delimiters = self._args.delimiters })
+                context, { delimiters = self._args.delimiters, cache = self._cache })
             if not text then return blame("--template", render_err) end
             local added, add_err = builder:from_data(item[1], text, "template " .. item[2])
             if not added then return blame("--template", add_err) end
@@ -315,7 +315,10 @@ end
 -- @treturn[2] table error; code `usage` when an option is to blame
 function Sources:gather(target)
     self._snapshots = {}
+    -- What was compiled the last time, of which only that stays which is used this time.
+    self._cache = setmetatable({}, { __index = self._cache })
     local payload, err = gather(self, target)
+    setmetatable(self._cache, nil)
     for _, snapshot in ipairs(self._snapshots) do snapshot:close() end
     return payload, err
 end
