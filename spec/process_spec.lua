@@ -193,15 +193,17 @@ describe("process", function()
 
         it("ends what a command has started, too, when its time is over", function()
             local status = assert(process.run(
-                "sleep 1000 & echo $! >mild.pid; (trap '' TERM; echo $$ >parent.pid;"
+                "sh -c 'trap \"echo term >heeded; exit\" TERM; echo $$ >mild.pid;"
+                .. "while :; do sleep 0.05; done' & (trap '' TERM;"
                 .. "sh -c 'echo $$ >stubborn.pid; while :; do sleep 0.05; done') & wait",
-                { timeout = 0.5, grace = 0.2, cwd = dir }))
+                { timeout = 0.5, grace = 0.5, cwd = dir }))
             assert.is_true(status.timed_out)
             assert.equal("SIGTERM", status.signal)
             for _, name in ipairs { "mild", "stubborn" } do
                 local pid = pid_in(dir .. "/" .. name .. ".pid")
                 assert(sandbox.eventually(function() return not lives(pid) end), name)
             end
+            assert.equal("term\n", sandbox.read_file(dir .. "/heeded"))
         end)
 
         it("waits for no zombies, for which nobody may ever wait", function()
