@@ -122,7 +122,7 @@ local function end_group(self, deadline)
     end
 end
 
--- End the child: SIGTERM, and when the grace is over, SIGKILL for all of its group.
+-- End the child and all of its group: SIGTERM, and when the grace is over, SIGKILL.
 local function stop_child(self)
     local child = self.child
     local deadline = process.now() + self.grace
@@ -130,7 +130,7 @@ local function stop_child(self)
     if not process.wait(function() return child.status end, self.grace) then
         self.console:warn(("%s did not end within %g s and is killed")
             :format(self.command[1], self.grace))
-        child:signal_group("KILL")
+        child:signal("KILL")
         process.wait(function() return child.status end)
     end
     end_group(self, deadline)
