@@ -73,7 +73,7 @@ describe("the examples", function()
                 count = count + 1
                 assert.truthy(readme:find("| `" .. path .. "` |", 1, true), path)
             end
-            assert.equal(#PROGRAMS + 2, count)
+            assert.equal(#PROGRAMS + 4, count) -- and c, podinfo, systemd, tls
         end)
 
         for _, name in ipairs(PROGRAMS) do
