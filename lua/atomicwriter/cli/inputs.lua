@@ -127,9 +127,9 @@ local function push_names(todo, path)
     for i = #names, 1, -1 do todo[#todo + 1] = names[i] end
 end
 
--- Add to DIRS the directories that tell when PATH changes or leads elsewhere: the one that holds
--- it, those that hold a symbolic link on the way, PATH itself when it is a directory, and when
--- there is nothing, the nearest one that exists.
+-- Add to DIRS the directories that tell when PATH changes or leads elsewhere: the one that holds it,
+-- or PATH itself when it is a directory, which tells of its own end, too; those that hold a
+-- symbolic link on the way; and when there is nothing, the nearest one that exists.
 local function add_directories(uv, path, dirs, seen)
     local dir, todo, links = "/", {}, 0
     push_names(todo, path)
@@ -149,7 +149,6 @@ local function add_directories(uv, path, dirs, seen)
             if entry.text:sub(1, 1) == "/" then dir = "/" end
             push_names(todo, entry.text)
         elseif entry and entry.kind == "directory" then
-            if #todo == 0 then dirs[dir] = true end
             dir = here
         else
             dirs[dir] = true
