@@ -127,8 +127,8 @@ local function push_names(todo, path)
     for i = #names, 1, -1 do todo[#todo + 1] = names[i] end
 end
 
--- Add to DIRS the directories that tell when PATH changes or leads elsewhere: the one that holds it,
--- or PATH itself when it is a directory, which tells of its own end, too; those that hold a
+-- Add to DIRS the directories that tell when PATH changes or leads elsewhere: the one that holds
+-- it, or PATH itself when it is a directory, which tells of its own end, too; those that hold a
 -- symbolic link on the way; and when there is nothing, the nearest one that exists.
 local function add_directories(uv, path, dirs, seen)
     local dir, todo, links = "/", {}, 0
