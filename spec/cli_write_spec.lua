@@ -640,6 +640,7 @@ describe("atomicwriter write", function()
             end
             refused(1, "--from-file: ", "--from-file", "a b=" .. file("f", ""))
             refused(1, "--template: ", "--template", "a b=" .. dir .. "/f")
+            refused(1, "--template: ", "--template", "../a=" .. dir .. "/f")
             refused(1, "--labels-key: ", "--labels-key", "a b", "--label", "a=b")
             refused(2, "--from-literal: ", "--from-literal", "=x")
             refused(2, "--from-file: ", "--from-file", "=x")

@@ -285,6 +285,12 @@ describe("payload", function()
     end)
 
     describe("add", function()
+        it("names the origin that it is given when two claim a path", function()
+            assert(files:add("app@.service", "x", "template app@.service.tmpl"))
+            local message = refused(files:add("app@.service", "y"))
+            assert.truthy(message:find("given by template app@.service.tmpl already", 1, true))
+        end)
+
         it("cleans the path as path.Clean does", function()
             assert(files:add("./a//b/./c/", "x"))
             assert.same({ ["a/b/c"] = "x" }, files:build())

@@ -243,8 +243,8 @@ end
 --- Add a file, or the regular files directly in a directory.
 -- A file is streamed by the core when the payload is written; a pipe is read now. Links, sub
 -- directories and special files in a directory are passed over, as kubectl does; a regular file
--- whose name is no valid key is an error. A directory that has a `..data` link is read, with its sub directories, through one
--- consistent snapshot.
+-- whose name is no valid key is an error. A directory that has a `..data` link is read, with its
+-- sub directories, through one consistent snapshot.
 -- @tparam string path
 -- @tparam[opt] string key default: the file's name; not for a directory
 -- @treturn[1] payload
@@ -333,17 +333,20 @@ end
 --- Add anything under any path that a writer accepts.
 -- @tparam string path cleaned as `path.Clean` would
 -- @tparam string|table entry data, or `{ data= | source=, mode=, uid=, gid= }`
+-- @tparam[opt="add"] string origin where it came from, for the errors of whoever claims the same
+--  path
 -- @treturn[1] payload
 -- @treturn[2] nil
 -- @treturn[2] table error, code `invalid_payload`
-function Payload:add(path, entry)
+function Payload:add(path, entry, origin)
     check_type(path, "string", 1, "add")
+    if origin ~= nil then check_type(origin, "string", 3, "add") end
     if type(entry) ~= "string" then check_type(entry, "table", 2, "add") end
     local key, err = clean_path(path)
     if not key then return nil, err end
     local checked, entry_err = check_entry(key, entry)
     if not checked then return nil, entry_err end
-    return admit(self, { { key = key, entry = checked, origin = "add" } })
+    return admit(self, { { key = key, entry = checked, origin = origin or "add" } })
 end
 
 local function add_labels(self, map, key, origin)
@@ -448,6 +451,15 @@ function Payload.new(options)
         _directories = {}, -- directory of a key -> one of the keys below it
     }, Payload)
 end
+
+--- Tell whether a key may be given on the command line: the rule of ConfigMap keys holds for each
+-- component between slashes.
+-- @function payload.check_key
+-- @tparam string key
+-- @treturn[1] string the key
+-- @treturn[2] nil
+-- @treturn[2] table error, code `invalid_payload`
+Payload.check_key = check_key
 
 --- Split `[KEY=]PATH` as `--from-file` takes it.
 -- @tparam string text

@@ -180,6 +180,10 @@ local function resolve_directory(self, path)
 end
 
 local function find_templates(self, path, key)
+    if key then
+        local valid, key_err = require("atomicwriter.payload").check_key((gsub(key, "/+$", "")))
+        if not valid then return nil, key_err end
+    end
     local directory, why, errno = input.is_directory(path)
     if directory == nil then
         return nil, failure.new {
@@ -200,7 +204,7 @@ local function add_templates(self, builder, context)
             local text, render_err = require("atomicwriter.template").render_file(item[2],
                 context, { delimiters = self._args.delimiters, cache = self._cache })
             if not text then return blame("--template", render_err) end
-            local added, add_err = builder:from_data(item[1], text, "template " .. item[2])
+            local added, add_err = builder:add(item[1], text, "template " .. item[2])
             if not added then return blame("--template", add_err) end
         end
     end
