@@ -312,7 +312,8 @@ bin_dir = $(or $(INST_BINDIR),$(PREFIX)/bin)
 doc_dir = $(PREFIX)/share/doc/atomicwriter
 
 LUA_FILES := $(patsubst lua/%,%,$(sort $(shell find lua -name '*.lua')))
-DOC_FILES := $(wildcard README.md CHANGELOG.md LICENSE) $(sort $(shell find examples -type f))
+DOC_FILES := $(wildcard README.md CHANGELOG.md LICENSE) $(sort $(shell find examples -type f ! -perm -100))
+DOC_PROGRAMS := $(sort $(shell find examples -type f -perm -100))
 
 # put and drop: MODE, source directory, FILES in it, destination
 define put
@@ -339,7 +340,8 @@ $(call $(1),644,csrc,atomicwriter.h,$(PREFIX)/include)\
 $(call $(1),644,$(BUILD),libatomicwriter.a,$(LIBDIR))\
 $(call $(1),755,$(BUILD),$(notdir $(SHARED)),$(LIBDIR))\
 $(call $(1),644,$(BUILD),atomicwriter.pc,$(LIBDIR)/pkgconfig)\
-$(call $(1),644,.,$(DOC_FILES),$(doc_dir))
+$(call $(1),644,.,$(DOC_FILES),$(doc_dir))\
+$(call $(1),755,.,$(DOC_PROGRAMS),$(doc_dir))
 endef
 SONAMES = libatomicwriter.so.$(SOVERSION) libatomicwriter.so
 
