@@ -580,7 +580,7 @@ describe("atomicwriter write", function()
         it("goes to nobody but one process, or the write is rolled back", function()
             write("--from-literal", "a=1")
             local gone = sandbox.must("sh -c 'echo $$'")
-            for _, text in ipairs { "", "0", "1", "-1", "garbage", "12 13", "1e3", gone } do
+            for _, text in ipairs { "", "0", "-1", "garbage", "12 13", "1e3", gone } do
                 file("pid", text)
                 local status, _, stderr = command.run("write", target, "--from-literal", "a=2",
                     "--signal", "HUP", "--pid-file", dir .. "/pid")

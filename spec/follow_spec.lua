@@ -181,8 +181,9 @@ describe("follow", function()
 
         it("kills one that does not end within the grace, with all that it started", function()
             publish()
-            local child = follow_service("sh -c 'trap \"\" TERM; echo $$ >" .. dir
-                .. "/other; while :; do sleep 0.02; done' &\n" .. STUBBORN, "grace=0.2")
+            local child = follow_service("sh -c 'trap \"\" TERM; echo $$ >>" .. dir
+                .. "/pids; echo $$ >" .. dir .. "/other; while :; do sleep 0.02; done' &\n"
+                .. STUBBORN, "grace=0.2")
             assert(logged(1))
             local other = assert(sandbox.eventually(function()
                 return (sandbox.read_file(dir .. "/other") or ""):match("^(%d+)\n")

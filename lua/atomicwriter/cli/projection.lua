@@ -8,7 +8,7 @@
 -- check, 4 published but not reloaded.
 -- @module atomicwriter.cli.projection
 
-local find, format, match = string.find, string.format, string.match
+local find, format = string.find, string.format
 
 local COMMAND_TIMEOUT = 60
 local PROGRESS_AFTER = 1 -- seconds
@@ -51,24 +51,11 @@ local function check(self, stage)
     })
 end
 
--- The process id in FILE. Neither 0 nor 1: those would signal far more than one service.
-local function read_pid(file)
-    local handle, why = io.open(file, "r")
-    if not handle then return nil, "cannot read the pid file " .. why end
-    local text = handle:read("*l") or ""
-    handle:close()
-    local pid = tonumber(match(text, "^%s*(%d+)%s*$"))
-    if not pid or pid < 2 then return nil, format("%s holds no process id", file) end
-    return pid
-end
-
 local function send_signal(self)
-    local pid, why = read_pid(self._pid_file)
-    if not pid then return nil, why end
-    local sent, err = process().kill(pid, self._signal)
-    if not sent then
-        return nil, format("cannot send SIG%s to process %d: %s", self._signal, pid, tostring(err))
-    end
+    local pid, err = process().read_pid(self._pid_file)
+    if not pid then return nil, tostring(err) end
+    local sent, send_err = process().kill(pid, self._signal)
+    if not sent then return nil, tostring(send_err) end
     return true
 end
 
@@ -278,7 +265,11 @@ end
 function Projection:rollback(version)
     local writer, err = open_writer(self)
     if not writer then return failed(self, err) end
-    return finish(self, writer:rollback(version))
+    local result, rollback_err = writer:rollback(version)
+    if not result and not version and rollback_err.code == "not_found" then
+        rollback_err.message = format("%s: no version is retained to roll back to", self.target)
+    end
+    return finish(self, result, rollback_err)
 end
 
 --- Close the writer.

@@ -70,30 +70,10 @@ local function find_work(self, all)
     return work
 end
 
--- Several sets of inputs, as a watcher follows them.
-local Union = {}
-Union.__index = Union
-
-function Union:changed()
-    if self.watcher then self.watcher:turn() end
-    for _, set in ipairs(self.sets) do
-        local path = set:changed()
-        if path then return path end
-    end
-end
-
-local function union(sets)
-    local paths = {}
-    for _, set in ipairs(sets) do
-        for _, path in ipairs(set.paths) do paths[#paths + 1] = path end
-    end
-    return setmetatable({ sets = sets, paths = paths }, Union)
-end
-
 local function follow_inputs(self)
     local sets = { self._loader and self._loader.inputs }
     for _, item in ipairs(self._items) do sets[#sets + 1] = item.projection.inputs end
-    self._watcher:follow(union(sets))
+    self._watcher:follow(require("atomicwriter.cli.inputs").union(sets))
     if self._watcher.reason and not self._reason_told then
         self._reason_told = true
         self._console:warn(self._watcher.reason)
