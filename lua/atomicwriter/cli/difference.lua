@@ -15,6 +15,13 @@ local function label_of(prefix, path)
     return find(name, "[%c\"\\]") and require("atomicwriter.labels").quote(name) or name
 end
 
+-- The label of a side of a diff. `patch` takes a name with a space when a tab follows.
+local function side_label(prefix, path, side)
+    if not side then return "/dev/null" end
+    local label = label_of(prefix, path)
+    return find(label, " ", 1, true) and label .. "\t" or label
+end
+
 local function number_of(mode)
     return type(mode) == "string" and tonumber(mode, 8) or mode
 end
@@ -59,8 +66,8 @@ local function run_diff(self, path, old, new)
     local process = require "atomicwriter.cli.process"
     local before = old and self.snapshot_path .. "/" .. path or "/dev/null"
     local status, err = process.run({
-        "diff", "-u", "--label", old and label_of("a/", path) or "/dev/null",
-        "--label", new and label_of("b/", path) or "/dev/null", "--", before, "-",
+        "diff", "-u", "--label", side_label("a/", path, old),
+        "--label", side_label("b/", path, new), "--", before, "-",
     }, { input = new and new.data or "", capture = true, signals = self.signals, on_stop = "pass" })
     if not status then return nil, err end
     if status.code ~= 0 and status.code ~= 1 then

@@ -1,11 +1,18 @@
 --- Reading a target for a command.
 -- @module atomicwriter.cli.reading
 
-local failure = require "atomicwriter.failure"
-
-local format, sub = string.format, string.sub
+local gmatch, sub = string.gmatch, string.sub
 
 local M = {}
+
+-- PATH without empty components and ".", as a snapshot lists it; "" is the version itself.
+local function clean(path)
+    local components = {}
+    for component in gmatch(path, "[^/]+") do
+        if component ~= "." then components[#components + 1] = component end
+    end
+    return table.concat(components, "/")
+end
 
 --- Call FN with a snapshot of the live version.
 -- @tparam string target
@@ -32,17 +39,17 @@ end
 function M.paths(snapshot, path)
     local all, err = snapshot:paths()
     if not all or not path then return all, err end
-    local prefix = path:gsub("/+$", "") .. "/"
+    local about, stat_err = snapshot:stat(path)
+    if not about then return nil, stat_err end
+    local cleaned = clean(path)
+    if cleaned == "" then return all end
     local found = {}
     for _, name in ipairs(all) do
-        if name == path or sub(name, 1, #prefix) == prefix then found[#found + 1] = name end
+        if name == cleaned or sub(name, 1, #cleaned + 1) == cleaned .. "/" then
+            found[#found + 1] = name
+        end
     end
-    if #found > 0 then return found end
-    local about, stat_err = snapshot:stat(path)
-    if about then return found end -- an empty directory
-    return nil, stat_err or failure.new {
-        code = "not_found", message = format("%s: no such file", path), path = path,
-    }
+    return found
 end
 
 return M

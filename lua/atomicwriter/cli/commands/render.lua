@@ -18,7 +18,7 @@ An undefined name is an error that names the template and the line.]],
 
 --- Add the arguments and options to an argparse COMMAND.
 function M.define(command)
-    command:argument("TEMPLATE", "Template to render; - is the standard input."):target("template")
+    command:argument("TEMPLATE", "Template to render; - is the standard input."):target("path")
     options.context(command)
     options.group(command, "Target", { { "--target", "TARGET", "What templates see as target." } })
     options.logging(command)
@@ -43,7 +43,7 @@ function M.run(args, services)
     if not sources then return console:fail(err) end
     local context, context_err = sources:context(args.target or "")
     if not context then return console:fail(context_err) end
-    local text, render_err = render(args.template, context, args.delimiters)
+    local text, render_err = render(args.path, context, args.delimiters)
     if not text then return console:fail(render_err) end
     local written, why = console:write(text)
     if written then return 0 end
