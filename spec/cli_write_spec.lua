@@ -706,7 +706,7 @@ describe("atomicwriter write", function()
                 ["--owner"] = { "no-such-user", "4294967295", "-1", "" },
                 ["--group"] = { "no-such-group", "4294967295", "" },
                 ["--file-owner"] = { "live", "live=:", "live=no-user", "live=0:no-group" },
-                ["--keep"] = { "x", "-1", "1.5", "" },
+                ["--keep"] = { "x", "-1", "1.5", "", "1000001", ("9"):rep(30) },
                 ["--lock-timeout"] = { "soon", "-1", "" },
                 ["--command-timeout"] = { "1 s" },
                 ["--label"] = { "novalue" }, ["--annotation"] = { "novalue" },

@@ -16,7 +16,8 @@
 local failure = require "atomicwriter.failure"
 local values = require "atomicwriter.cli.values"
 
-local find, format, match, sub = string.find, string.format, string.match, string.sub
+local find, format, gsub, match, sub =
+    string.find, string.format, string.gsub, string.match, string.sub
 
 -- Where this library is; frames of its own have no place in a traceback of the user's script.
 local OWN_SOURCE = match(debug.getinfo(1, "S").source, "^(@.*/)atomicwriter/cli/") or "@"
@@ -106,8 +107,9 @@ end
 -- Payloads ------------------------------------------------------------------------------------
 
 local function entry_failure(self, path, reason)
+    if path then reason = path .. ": " .. reason end
     return nil, failure.new {
-        code = "invalid_payload", path = path,
+        code = "invalid_payload",
         message = format("%s: the payload of %s: %s", self.name, self.fields.target, reason),
     }
 end
@@ -178,27 +180,63 @@ local function fail(self, message)
     return nil, failure.new { code = "project", message = format("%s: %s", self.name, message) }
 end
 
-local function new_projection(self, fields, index)
-    local fault = fault_of(fields)
-    if not fault and (fields.filters or fields.delimiters) then
-        local compile = require("atomicwriter.template").compile
-        local options = { filters = fields.filters, delimiters = fields.delimiters }
-        local ok, why = pcall(compile, "", options)
-        fault = not ok and why or nil
+-- What is wrong with the filters or delimiters of FIELDS.
+local function template_fault(fields)
+    if not (fields.filters or fields.delimiters) then return nil end
+    local compile = require("atomicwriter.template").compile
+    local options = { filters = fields.filters, delimiters = fields.delimiters }
+    local ok, why = pcall(compile, "", options)
+    return not ok and why or nil
+end
+
+local function watch_fault(watch)
+    for _, path in ipairs(type(watch) == "table" and watch or {}) do
+        if type(path) ~= "string" then
+            return format("watch must have paths, got a %s", type(path))
+        end
     end
-    local uid, user_fault = id_of(type(fields) == "table" and fields.owner or nil, values.user)
-    local gid, group_fault = id_of(type(fields) == "table" and fields.group or nil, values.group)
-    fault = fault or user_fault or group_fault
-    if fault then return fail(self, format("projection %d: %s", index, fault)) end
+    return nil
+end
+
+-- The options of a writer that FIELDS come to, or nil and what is wrong with them.
+local function writer_options(fields)
+    local uid, user_fault = id_of(fields.owner, values.user)
+    local gid, group_fault = id_of(fields.group, values.group)
+    if user_fault or group_fault then return nil, user_fault or group_fault end
+    local options = {
+        default_mode = fields.mode, dir_mode = fields.dir_mode, uid = uid, gid = gid,
+        keep = fields.keep, durability = fields.durability, lock_timeout = fields.lock_timeout,
+        reuse = fields.reuse, create = fields.create,
+    }
+    -- A writer opens nothing for writing yet, and raises what it does not like.
+    local ok, writer = pcall(require("atomicwriter").new, fields.target, options)
+    if not ok then return nil, (gsub(match(writer, "%((.*)%)$") or writer, "'default_", "'")) end
+    if writer then writer:close() end
+    return options
+end
+
+-- FIELDS, checked: the options of its writer and the name of its signal, or nil and what is wrong.
+local function settle(fields)
+    local fault = fault_of(fields)
+    fault = fault or template_fault(fields) or watch_fault(fields.watch)
+    if fault then return nil, fault end
+    local signal
+    if fields.signal then
+        signal, fault = values.signal(fields.signal)
+        if not signal then return nil, fault end
+    end
+    local options, options_fault = writer_options(fields)
+    if not options then return nil, options_fault end
+    return options, signal
+end
+
+local function new_projection(self, fields, index)
+    local options, signal = settle(fields)
+    if not options then return fail(self, format("projection %d: %s", index, signal)) end
     local maker = { name = self.name, fields = fields, sources = self._sources, cache = {} }
     return require("atomicwriter.cli.projection").new({
-        target = fields.target, gather = function() return gather(maker) end,
-        options = {
-            default_mode = fields.mode, dir_mode = fields.dir_mode, uid = uid, gid = gid,
-            keep = fields.keep, durability = fields.durability, lock_timeout = fields.lock_timeout,
-            reuse = fields.reuse, create = fields.create,
-        },
-        check = fields.check, reload = fields.reload, signal = fields.signal,
+        target = fields.target, gather = function() return gather(maker) end, options = options,
+        check = fields.check, reload = fields.reload, signal = signal,
         pid_file = fields.pid_file, rollback = fields.rollback, timeout = fields.timeout,
         watch = type(fields.watch) == "string" and { fields.watch } or fields.watch,
         on_raise = describe_raised,

@@ -32,8 +32,8 @@ local function call(self, command, argument, options)
             self._services.console:error(answer.message, { traceback = answer.traceback })
             return nil, answer.message
         end
-        if answer ~= true then return nil, reason and tostring(reason) or "it returned no true" end
-        return true
+        if answer == true then return true end
+        return nil, reason and tostring(reason) or "it did not return true"
     end
     options.timeout, options.signals = self._timeout, self._services.signals
     local status, err = process().run(command, options)

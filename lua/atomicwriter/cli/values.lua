@@ -8,6 +8,7 @@ local find, format, gmatch, match, upper =
 
 local UNITS = { ms = 0.001, s = 1, m = 60, h = 3600, [""] = 1 }
 local ID_MAX = 4294967294
+local COUNT_MAX = 1000000 -- as a writer has it
 
 local M = {}
 
@@ -33,13 +34,13 @@ function M.dir_mode(text)
     return mode
 end
 
---- A whole number, 0 or more.
+--- A whole number from 0 to 1000000.
 -- @tparam string text
 -- @treturn number
 function M.count(text)
-    local number = find(text, "^%d+$") and #text < 10 and tonumber(text)
-    if not number then return nil, format("'%s' is no number: give 0 or more", text) end
-    return number
+    local number = find(text, "^%d+$") and tonumber(text)
+    if number and number <= COUNT_MAX then return number end
+    return nil, format("'%s' is no number from 0 to %d", text, COUNT_MAX)
 end
 
 --- A time: `100ms`, `2s`, `1.5m`, `1h`; plain numbers are seconds.
