@@ -11,7 +11,7 @@ end
 
 -- Of the package: its files name it in their first lines, UnicodeData.txt alone does not.
 local function unicode_version()
-    local age = read((generator.DATA:gsub("[^/]*$", "DerivedAge.txt")))
+    local age = read(generator.DATA:match("^.*/") .. "DerivedAge.txt")
     return age and age:match("^# DerivedAge%-([%d.]+)%.txt")
 end
 

@@ -193,7 +193,7 @@ local function find_templates(self, path, key)
     if not directory then return { { key or key_of(path), path } } end
     local resolved, snapshot_err = resolve_directory(self, gsub(path, "(.)/+$", "%1"))
     if not resolved then return nil, snapshot_err end
-    return list_templates(resolved, key and gsub(key, "/*$", "/") or "", {})
+    return list_templates(resolved, key and gsub(key, "/+$", "") .. "/" or "", {})
 end
 
 local function add_templates(self, builder, context)
