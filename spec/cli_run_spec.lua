@@ -174,6 +174,13 @@ describe("atomicwriter run", function()
             assert(volume.shows(target, { a = "1" }))
         end)
 
+        it("need to say nothing to reload, but a check has to say yes", function()
+            works 'return { target = TARGET, payload = { a = "1" }, reload = function() end }'
+            refused(3, [[return { target = TARGET, payload = { a = "2" },
+                check = function() end }]])
+            assert(volume.shows(target, { a = "1" }))
+        end)
+
         it("that raise say where, in the user's file", function()
             for field, wanted in pairs { check = 3, reload = 4 } do
                 local status, _, stderr = run(([[return { target = TARGET, payload = { %s = "" },

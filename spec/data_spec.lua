@@ -65,6 +65,12 @@ describe("data", function()
             assert.equal('{"a":null,"b":1}', show("{{ x | json }}", value))
         end)
 
+        it("has whole numbers that are part of a string as they stand in the file", function()
+            local value = load(".json", '{"port": 8080, "list": [1, -2, 1e3], "f": 1.5}')
+            assert.equal("8080 1 -2 1000 1.5", value.port .. " " .. table.concat(value.list, " ")
+                .. " " .. value.f)
+        end)
+
         it("keeps each digit of a whole number, however long", function()
             local value = load(".json", [[{"id": 12345678901234567890, "list": [9007199254740993,
                 -9007199254740993, 9007199254740991], "s": "\"\\12345678901234567890", "f": 1.5e3,

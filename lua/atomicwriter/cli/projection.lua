@@ -32,9 +32,13 @@ local function call(self, command, argument, options)
             self._services.console:error(answer.message, { traceback = answer.traceback })
             return nil, answer.message
         end
-        if answer == true then return true end
+        -- A reload that says nothing has done its work; a check has to say yes.
+        if answer == true or answer == nil and reason == nil and options.may_be_silent then
+            return true
+        end
         return nil, reason and tostring(reason) or "it did not return true"
     end
+    options.may_be_silent = nil
     options.timeout, options.signals = self._timeout, self._services.signals
     local status, err = process().run(command, options)
     if not status then return nil, tostring(err) end
@@ -64,7 +68,7 @@ local function reload(self, result)
     if self._reload then
         self._services.console:debug("reloading")
         local ok, why = call(self, self._reload, result, {
-            on_stop = "finish",
+            on_stop = "finish", may_be_silent = true,
             env = {
                 ATOMICWRITER_TARGET = self.target, ATOMICWRITER_VERSION = result.version,
                 ATOMICWRITER_PREVIOUS = result.previous or "",
@@ -79,17 +83,18 @@ local function reload(self, result)
     return true
 end
 
--- Publish what was live before RESULT again. What became of it in words, and whether it worked.
+-- Publish what was live before RESULT again. What became of it in words, and the version that is
+-- live now, when it worked.
 local function roll_back(self, result)
-    if not self._rolls_back then return "the new version stays, as was asked", false end
+    if not self._rolls_back then return "the new version stays, as was asked" end
     if not result.previous then
-        return "the new version stays, since there is no previous one to roll back to", false
+        return "the new version stays, since there is no previous one to roll back to"
     end
     local back, err = self._writer:rollback(result.previous, { expect = result.version })
-    if not back then return "it was not rolled back: " .. tostring(err), false end
+    if not back then return "it was not rolled back: " .. tostring(err) end
     local ok, why = reload(self, back)
-    if ok then return format("rolled back to %s", result.previous), true end
-    return format("rolled back to %s, but then %s", result.previous, why), true
+    if ok then return format("rolled back to %s", result.previous), back.version end
+    return format("rolled back to %s, but then %s", result.previous, why), back.version
 end
 
 -- Results -------------------------------------------------------------------------------------
@@ -238,13 +243,14 @@ local function finish(self, result, err)
     end
     for _, warning in ipairs(result.warnings) do console:warn(warning) end
     if not result.changed and self._stays then return { code = DONE, result = result } end
-    local lines, more = describe(self, result), {}
+    local lines, more = describe(self, result), { live = result.version }
     local code = DONE
     if result.changed then
         local ok, why = reload(self, result)
         if not ok then
-            local what, rolled_back = roll_back(self, result)
-            more.reload_error, more.rolled_back, code = why, rolled_back, RELOAD_FAILED
+            local what, version = roll_back(self, result)
+            more.reload_error, more.rolled_back, code = why, version ~= nil, RELOAD_FAILED
+            more.live = version or result.version
             lines[#lines + 1] = format("%s: %s", self.target, what)
             console:error(format("%s: %s; %s", self.target, why, what))
         end
@@ -256,6 +262,9 @@ end
 -- @tparam table payload
 -- @treturn table outcome: `code`; `result` of the write, or `error`, which the caller logs
 function Projection:write(payload)
+    if next(payload) == nil then
+        self._services.console:warn(self.target .. ": the sources hold no file at all")
+    end
     return finish(self, publish(self, payload))
 end
 

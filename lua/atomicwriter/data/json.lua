@@ -65,6 +65,17 @@ local function quote_long_numbers(text)
     return table.concat(out) .. sub(text, kept)
 end
 
+local to_integer = math.tointeger -- luacheck: ignore 143
+
+-- ITEM with whole numbers as integers, where Lua has such: cjson makes floats of all, and a float
+-- reads 8080.0 when Lua itself makes it part of a string.
+local function whole(item)
+    if type(item) == "number" then return to_integer(item) or item end
+    if type(item) ~= "table" then return item end
+    for key, field in next, item do item[key] = whole(field) end
+    return item
+end
+
 local M = {}
 
 --- Decode TEXT, which is valid UTF-8.
@@ -81,10 +92,12 @@ function M.decode(text)
     end
     local ok, item = pcall(decoder.decode, text)
     if not ok then return nil, explain(text, item) end
-    if not find(text, LONG_NUMBER) and not find(text, HUGE_EXPONENT) then return item end
-    local quoted, position = quote_long_numbers(text)
-    if not quoted then return nil, "a number is too large", place_of(text, position) end
-    return decoder.decode(quoted)
+    if find(text, LONG_NUMBER) or find(text, HUGE_EXPONENT) then
+        local quoted, position = quote_long_numbers(text)
+        if not quoted then return nil, "a number is too large", place_of(text, position) end
+        item = decoder.decode(quoted)
+    end
+    return to_integer and whole(item) or item
 end
 
 return M
