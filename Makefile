@@ -366,7 +366,7 @@ rock: ## build the rock offline into build/rock and load it from there
 
 .PHONY: doc coverage
 doc: ## write the Lua reference to build/doc
-	@ldoc -q -p atomicwriter -t atomicwriter -d $(BUILD)/doc lua
+	@ldoc -q -c .ldoc -d $(BUILD)/doc .
 
 coverage: ## measure which lines of the C core the tests reach, to build/coverage
 	@$(MAKE) -k BUILD=$(BUILD)/coverage CFLAGS='-O0 -g --coverage' test-c test-lua$(LUA_VERSION)
