@@ -68,6 +68,12 @@ function M.has(name)
     return (M.run("command -v " .. M.quote(name)) == 0)
 end
 
+--- Whether this runs under AddressSanitizer, which then is in all programs that are started too;
+-- not all bear it.
+function M.is_sanitized()
+    return (os.getenv("LD_PRELOAD") or ""):find("asan", 1, true) ~= nil
+end
+
 local uid
 --- The effective user id.
 function M.uid()
