@@ -201,30 +201,29 @@ static int look_at_names(inspector *i)
 
 /* ---- the lock ---------------------------------------------------------- */
 
+/* That it is a regular file is seen before it is opened: a socket cannot
+ * be opened at all, and a device may heed it. */
 static int look_at_lock(inspector *i)
 {
-    int fd = aw_sys_openat(i->target, AW_NAME_LOCK,
-                           O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
     struct stat st;
-    int rc = 0;
+    int fd;
 
     i->is.locked = 0;
+    if (aw_sys_fstatat(i->target, AW_NAME_LOCK, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : aw_fail_io(i->err, "fstatat", AW_NAME_LOCK);
+    if (!S_ISREG(st.st_mode))
+        return aw_list_add(&i->is.foreign, AW_NAME_LOCK, i->err);
+    fd = aw_at_open_file(i->target, AW_NAME_LOCK);
     if (fd < 0 && errno == ENOENT)
         return 0;
-    if (fd < 0 && errno == ELOOP)
-        return aw_list_add(&i->is.foreign, AW_NAME_LOCK, i->err);
     if (fd < 0 && errno != EACCES)
         return aw_fail_io(i->err, "openat", AW_NAME_LOCK);
     if (fd < 0)
         i->is.locked = -1;
-    else if (aw_sys_fstat(fd, &st) < 0)
-        rc = aw_fail_io(i->err, "fstat", AW_NAME_LOCK);
-    else if (!S_ISREG(st.st_mode))
-        rc = aw_list_add(&i->is.foreign, AW_NAME_LOCK, i->err);
     else if (aw_sys_flock(fd, LOCK_SH | LOCK_NB) < 0)
         i->is.locked = errno == EWOULDBLOCK ? 1 : -1;
     aw_close_fd(&fd);
-    return rc;
+    return 0;
 }
 
 /* Leave of LIST only what is still there. */

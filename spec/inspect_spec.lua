@@ -77,6 +77,28 @@ describe("inspect", function()
         assert.equal(1, found.others)
     end)
 
+    it("tells a ..lock that is no regular file as foreign, and goes on", function()
+        assert(writer:write(volume.before))
+        local uv = require "luv"
+        local lock, socket = target .. "/..lock", uv.new_pipe(false)
+        finally(function()
+            socket:close()
+            uv.run() -- until it is closed
+        end)
+        for what, make in pairs {
+            ["a directory"] = sandbox.mkdir,
+            ["a link"] = function() sandbox.symlink("kept", lock) end,
+            ["a fifo"] = function() sandbox.must { "mkfifo", "--", lock } end,
+            ["a socket"] = function() assert(socket:bind(lock)) end,
+        } do
+            sandbox.rmtree(lock)
+            make(lock)
+            local found = assert(inspect(target))
+            assert.same({ foreign = { "..lock" } }, troubles(found), what)
+            assert.is_false(found.locked)
+        end
+    end)
+
     describe("calls ..data", function()
         local function fault(kind, message)
             local found = assert(inspect(target))

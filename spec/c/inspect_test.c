@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -191,6 +193,24 @@ TEST(foreign_reserved, "a ..lock or ..data_tmp that a writer would refuse is for
     CHECK(unlink("target/..lock") == 0);
     CHECK(mkfifo("target/..lock", 0600) == 0);
     CHECK_IS("sound, live; foreign ..data_tmp ..lock");
+    CHECK(unlink("target/..lock") == 0);
+    CHECK(mknod("target/..lock", S_IFSOCK | 0600, 0) == 0);
+    CHECK_IS("sound, live; foreign ..data_tmp ..lock");
+    CHECK(unlink("target/..lock") == 0);
+    disk_mkdir("target/..lock", 0755);
+    CHECK_IS("sound, live; foreign ..data_tmp ..lock");
+}
+
+TEST(foreign_device, "a ..lock that is a device is foreign, whether or not there is such a device")
+{
+    need_root();
+    must_write(SET);
+    for (unsigned number = 0; number < 2; number++) {
+        CHECK(unlink("target/..lock") == 0);
+        if (mknod("target/..lock", S_IFCHR | 0600, makedev(number == 0 ? 1 : 499, 3)) < 0)
+            test_skip("making devices is not allowed here");
+        CHECK_IS("sound, live; foreign ..lock");
+    }
 }
 
 TEST(leases, "G9: leased versions are told, the live one too, and stay leased")
