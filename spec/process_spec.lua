@@ -362,6 +362,25 @@ describe("process", function()
             end
         end)
 
+        it("count for a command only when they come while it runs", function()
+            local function body_twice(directory)
+                local run = require "atomicwriter.cli.process"
+                local signals = run.signals()
+                local options = { signals = signals, on_stop = "finish" }
+                local script = ("echo >%s/begun; sleep 100"):format(directory)
+                io.write(run.describe(run.run(script, options)), "\n")
+                io.write(run.describe(run.run("sleep 0.2", options)), "\n")
+                os.exit(0)
+            end
+            local child = sandbox.spawn(sandbox.lua(dir, body_twice, dir))
+            assert(sandbox.eventually(function() return sandbox.kind(dir .. "/begun") end))
+            child:kill "INT"
+            sandbox.sleep(0.1)
+            child:kill "INT"
+            local _, stdout, stderr = child:wait()
+            assert.equal("was ended by SIGKILL\nexited with status 0\n", stdout, stderr)
+        end)
+
         it("count hangups, which stop nothing", function()
             local child = start_runner("while ! [ -e " .. dir .. "/go ]; do sleep 0.01; done",
                 "pass")
@@ -496,6 +515,28 @@ describe("process", function()
         end)
     end)
 
+    it("ends well when a command leaves its input unread and somebody holds it", function()
+        local status = assert(process.run("exec 3<&0; sleep 1 <&3 & exit 0",
+            { input = ("x"):rep(1000000) }))
+        assert.equal(0, status.code)
+    end)
+
+    it("returns an error when there are no descriptors left", function()
+        local function body(limit)
+            local run = require "atomicwriter.cli.process"
+            run.uv()
+            local kept = {}
+            for i = 1, limit do kept[i] = io.open("/dev/null") end
+            kept[#kept]:close()
+            local status, err = run.run("true", { capture = true, input = "x" })
+            assert(status == nil)
+            io.write(tostring(err))
+        end
+        local words = sandbox.sh(sandbox.lua(dir, body, "100"))
+        local _, stdout, stderr = sandbox.run("ulimit -n 60; " .. words)
+        assert.equal("/bin/sh: cannot be started: too many open files", stdout, stderr)
+    end)
+
     describe("fill", function()
         local PATHS = {
             "/plain/path-1.2_x", "/with space", "/it's", '/say "x"', "/$HOME", "/`id`",
@@ -531,9 +572,24 @@ describe("process", function()
             assert.equal("find /x -exec cat \\{} +", process.fill("find {} -exec cat \\{} +", "/x"))
         end)
 
-        it("puts the path into the words of a list as it is", function()
-            assert.same({ "test", "-d", "/a b%1/c" },
-                process.fill({ "test", "-d", "{}/c" }, "/a b%1"))
+    end)
+
+    describe("read_pid", function()
+        it("takes nothing that could mean more than one process, or another one", function()
+            local file = dir .. "/pid"
+            for text, expected in pairs { ["1"] = 1, [" 4194304\n"] = 4194304 } do
+                sandbox.write_file(file, text)
+                assert.equal(expected, process.read_pid(file))
+            end
+            for _, text in ipairs {
+                "0", "-1", "", "x", "1 2", "1.5", "0x10", "1e3", "2147483648", "4294967295",
+                "4294967297", "99999999999999999999", "18446744073709551615",
+            } do
+                sandbox.write_file(file, text)
+                local pid, err = process.read_pid(file)
+                assert.is_nil(pid, text)
+                assert.truthy(tostring(err):find("no process id", 1, true))
+            end
         end)
     end)
 

@@ -127,7 +127,11 @@ local function stop_child(self)
     local child = self.child
     local deadline = process.now() + self.grace
     child:signal("TERM")
-    if not process.wait(function() return child.status end, self.grace) then
+    process.wait(function() return child.status or self.signals.stops > 1 end, self.grace)
+    if not child.status and self.signals.stops > 1 then
+        child:signal("KILL")
+        process.wait(function() return child.status end)
+    elseif not child.status then
         self.console:warn(("%s did not end within %g s and is killed")
             :format(self.command[1], self.grace))
         child:signal("KILL")

@@ -14,23 +14,23 @@ local M = {}
 
 local OUTPUT_LIMIT = 64 * 1024 * 1024
 local GRACE = 5 -- seconds between SIGTERM and SIGKILL
+local PID_MAX = 2 ^ 31 - 1 -- luv cuts off what a C int cannot hold, and -1 would be everybody
 local TICK = 0.02 -- seconds between two looks at a group of processes that nobody can wait for
 
 ---- the loop ------------------------------------------------------------------
 
 --- The library luv.
 -- @treturn table
--- @raise an error of code `no_library` that names the packages, when it is not installed
+-- @raise an error of code `no_library` that names the packages, when it is not installed, or why
+--  it cannot be loaded
 function M.uv()
     local found, uv = pcall(require, "luv")
-    if not found then
-        error(failure.new {
-            code = "no_library",
-            message = "processes and file events need the library luv "
-                .. "(Debian: lua-luv, LuaRocks: luv)",
-        }, 0)
+    if found then return uv end
+    local why = tostring(uv)
+    if why:find("module 'luv' not found", 1, true) then
+        why = "processes and file events need the library luv (Debian: lua-luv, LuaRocks: luv)"
     end
-    return uv
+    error(failure.new { code = "no_library", message = why:match("^[^\n]*") }, 0)
 end
 
 --- Seconds on a clock that never steps back.
@@ -147,7 +147,7 @@ function M.read_pid(path)
     local text = file and file:read(64)
     if file then file:close() end
     local pid = text and tonumber(text:match("^%s*(%d+)%s*$"))
-    if pid and pid > 0 then return pid end -- 0 would be ourselves
+    if pid and pid > 0 and pid <= PID_MAX then return pid end -- 0 would be ourselves
     return nil, failure.new {
         code = "io", path = path, errno = errno,
         message = file and "there is no process id in it"
@@ -163,7 +163,7 @@ Signals.__index = Signals
 local CAUGHT = { "SIGINT", "SIGTERM", "SIGHUP" }
 
 local function receive(self, name)
-    if name == "SIGHUP" then
+    if name == "SIGHUP" and not self.hangup_stops then
         self.hangups = self.hangups + 1
     else
         self.stop = self.stop or name
@@ -177,10 +177,13 @@ end
 -- Its fields: `stop`, nil or the name of the first signal that asked to stop; `stops`, how many
 -- such came; `hangups`, how many SIGHUP came since whoever heeds them set it to 0. They change
 -- while the loop runs: in @{wait}, @{run} and @{Signals:poll}.
+-- @tparam[opt=false] boolean hangup_stops SIGHUP asks to stop, too, as for who does not stay
 -- @treturn Signals
-function M.signals()
+function M.signals(hangup_stops)
     local uv = M.uv()
-    local self = setmetatable({ stops = 0, hangups = 0, handles = {} }, Signals)
+    local self = setmetatable({
+        stops = 0, hangups = 0, handles = {}, hangup_stops = hangup_stops,
+    }, Signals)
     for _, name in ipairs(CAUGHT) do
         local handle = uv.new_signal()
         handle:start(M.signal_number(name), function() receive(self, name) end)
@@ -241,12 +244,30 @@ local function environment(uv, extra)
     return list
 end
 
+local function cannot_start(uv, program, cwd, text)
+    local why = text:gsub("^%u+: ", "")
+    if cwd and not uv.fs_stat(cwd) then
+        return failure.new { code = "io", op = "chdir", path = cwd,
+            message = "there is no such directory to run " .. program .. " in" }
+    elseif text:find("^ENOENT") then
+        why = program:find("/", 1, true) and "there is no such program"
+            or "there is no such program in PATH"
+    end
+    return failure.new { code = "io", op = "execve", path = program,
+        message = "cannot be started: " .. why }
+end
+
 -- A pipe rather than the socket that luv would make: /dev/stdout can be opened in the child.
+-- Returns our end as a handle and the descriptor of theirs, or nil and luv's error.
 local function new_pipe(uv, ours, theirs)
-    local ends = assert(uv.pipe({}, {}))
+    local ends, why = uv.pipe({}, {})
+    if not ends then return nil, why end
     local pipe = uv.new_pipe(false)
-    assert(pipe:open(ends[ours]))
-    return pipe, ends[theirs]
+    local opened, open_why = pipe:open(ends[ours])
+    if opened then return pipe, ends[theirs] end
+    pipe:close()
+    for _, fd in pairs(ends) do uv.fs_close(fd) end
+    return nil, open_why
 end
 
 local function collect(child, limit)
@@ -261,40 +282,30 @@ end
 
 -- A child need not read what it is given: SIGPIPE is caught until all is written.
 local function feed(uv, child, input)
-    child.pipe_signal = uv.new_signal()
-    child.pipe_signal:start(M.signal_number("PIPE"), function() end)
-    child.to:write(input, function()
-        if not child.to:is_closing() then child.to:close() end
-        if not child.pipe_signal:is_closing() then child.pipe_signal:close() end
+    local to, pipe_signal = child.to, uv.new_signal()
+    child.pipe_signal = pipe_signal
+    pipe_signal:start(M.signal_number("PIPE"), function() end)
+    to:write(input, function() -- or when the child is closed, which then has no handles any more
+        if not to:is_closing() then to:close() end
+        if not pipe_signal:is_closing() then pipe_signal:close() end
     end)
 end
 
--- The three standard streams, and those of our descriptors that are the child's only.
+-- The three standard streams, and those of our descriptors that are the child's only; then, if
+-- there is one, an error.
 local function streams(uv, child, opts)
     if opts.stdio == "inherit" then return { 0, 1, 2 }, {} end
     local stdio, theirs = { nil, 2, 2 }, {}
-    if opts.input and opts.input ~= "" then
-        child.to, stdio[1] = new_pipe(uv, "write", "read")
-        theirs[#theirs + 1] = stdio[1]
+    local function connect(number, ours, their_end)
+        local pipe, fd = new_pipe(uv, ours, their_end)
+        if not pipe then return nil, fd end
+        stdio[number], theirs[#theirs + 1] = fd, fd
+        return pipe
     end
-    if opts.capture then
-        child.from, stdio[2] = new_pipe(uv, "read", "write")
-        theirs[#theirs + 1] = stdio[2]
-    end
-    return stdio, theirs
-end
-
-local function cannot_start(uv, program, cwd, text)
-    local why = text:gsub("^%u+: ", "")
-    if cwd and not uv.fs_stat(cwd) then
-        return failure.new { code = "io", op = "chdir", path = cwd,
-            message = "there is no such directory to run " .. program .. " in" }
-    elseif text:find("^ENOENT") then
-        why = program:find("/", 1, true) and "there is no such program"
-            or "there is no such program in PATH"
-    end
-    return failure.new { code = "io", op = "execve", path = program,
-        message = "cannot be started: " .. why }
+    local why
+    if opts.input and opts.input ~= "" then child.to, why = connect(1, "write", "read") end
+    if opts.capture and not why then child.from, why = connect(2, "read", "write") end
+    return stdio, theirs, why
 end
 
 --- Start a command and do not wait for it. Most want @{run}.
@@ -310,7 +321,12 @@ function M.start(command, opts)
     local words = checked_words(command)
     local uv = M.uv()
     local child = setmetatable({ timeout = opts.timeout }, Child)
-    local stdio, theirs = streams(uv, child, opts)
+    local stdio, theirs, why = streams(uv, child, opts)
+    if why then
+        for _, fd in ipairs(theirs) do uv.fs_close(fd) end
+        child:close()
+        return nil, cannot_start(uv, words[1], nil, why)
+    end
     local handle, pid = uv.spawn(words[1], {
         args = { (table.unpack or unpack)(words, 2) }, -- luacheck: ignore 113
         stdio = stdio,
@@ -388,7 +404,8 @@ end
 -- writes more than we can take.
 local function attend(child, opts)
     local signals = opts.signals or { stops = 0 }
-    local heeded, killed = 0, false
+    local before = signals.stops -- those were meant for what ran then
+    local heeded, killed = before, false
     local deadline = opts.timeout and M.now() + opts.timeout
     local function something_happened()
         return child.status or signals.stops > heeded or (child.too_much and not killed)
@@ -405,7 +422,7 @@ local function attend(child, opts)
             child.timed_out = true
             child:signal_group("SIGTERM")
             deadline = M.now() + (opts.grace or GRACE)
-        elseif child.too_much or signals.stops > 1 then
+        elseif child.too_much or signals.stops > before + 1 then
             child:signal_group("SIGKILL")
             heeded, killed = signals.stops, true
         else
@@ -449,7 +466,8 @@ end
 -- @tparam[opt=67108864] number opts.limit bytes of output that are taken; more is an error
 -- @tparam[opt] number opts.timeout seconds after which its group gets SIGTERM
 -- @tparam[opt=5] number opts.grace seconds from then to SIGKILL
--- @tparam[opt] Signals opts.signals signals that ask us to stop; the second one kills its group
+-- @tparam[opt] Signals opts.signals signals that ask us to stop; the second one that comes while it
+--  runs kills its group
 -- @tparam[opt] string opts.on_stop `"pass"`: the first of them goes to its group, too; else it is
 --  left to end by itself
 -- @treturn[1] table status: `ok`, it exited with 0; `code`, its exit status, 128 + N when it was
@@ -532,16 +550,12 @@ end
 --
 -- The shell sees the path as it is, whatever bytes it has, and wherever the `{}` stands: unquoted,
 -- in `"…"`, in `'…'`, in `$(…)`. `\{}` is left for others, such as `find -exec`, and so is a `{}`
--- in a comment. Inside backquotes only a path that needs no quoting is safe.
--- @param command a string for `/bin/sh -c`, or a list of words, in which the path stands as it is
+-- in a comment. This is no parser of the shell's language: within backquotes, here-documents, and
+-- a `case` within `$(…)`, only a path that needs no quoting is safe.
+-- @tparam string command for `/bin/sh -c`
 -- @tparam string path
--- @return the command, of the same type
+-- @treturn string
 function M.fill(command, path)
-    if type(command) == "table" then
-        local words = {}
-        for i, word in ipairs(command) do words[i] = word:gsub("{}", (path:gsub("%%", "%%%%"))) end
-        return words
-    end
     local plain = path:find("^[%w_/.,:=@+-]+$")
     local out, stack, at = {}, { "unquoted" }, 1
     while at <= #command do
