@@ -188,7 +188,7 @@ describe("atomicwriter run", function()
                         error("boom")
                     end }]]):format(field, field))
                 assert.equal(wanted, status)
-                assert.truthy(stderr:find("^atomicwriter: [^\n]*project.lua:3: boom\n"
+                assert.truthy(stderr:find("^atomicwriter: [^\n]*project.lua:3: boom[^\n]*\n"
                     .. "  [^\n]*project.lua:3: in "), stderr)
             end
         end)

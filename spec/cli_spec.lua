@@ -107,7 +107,6 @@ describe("the command line", function()
 
         it("names a missing argument", function()
             assert.truthy(told("write"):find("TARGET"))
-            assert.truthy(told("cat", target):find("PATH"))
             assert.truthy(told("run"):find("PROJECT.lua", 1, true))
             assert.truthy(told("write", target, "--from-literal"):find("--from-literal", 1, true))
         end)
@@ -249,6 +248,30 @@ describe("the command line", function()
         end)
     end)
 
+    it("bears standard streams that are closed", function()
+        publish("--from-literal", "a=b")
+        for _, closing in ipairs { "<&-", ">&- 2>&-", "<&- >&- 2>&-", "2>&-" } do
+            -- The check prints, and must not print into what has got the descriptor.
+            local words = command.words("write", target, "--from-literal", "a=" .. closing,
+                "--check", "cat; echo out; echo err >&2", "--reload", "echo x")
+            local status = sandbox.run(sandbox.sh(words) .. " " .. closing)
+            assert.equal(closing:find(">&- ", 1, true) and 1 or 0, status, closing)
+            assert.equal(closing, sandbox.read_file(target .. "/a"))
+            assert.equal(0, (sandbox.run(command.words("status", target))))
+        end
+        local status, _, stderr =
+            sandbox.run(sandbox.sh(command.words("render", "-")) .. " <" .. dir)
+        assert.equal(1, status)
+        assert.truthy(stderr:find("standard input", 1, true), stderr)
+    end)
+
+    it("prints JSON that is valid, whatever bytes a name has", function()
+        local status, stdout = sandbox.run(command.words("write", target .. "\255", "--create",
+            "--from-literal", "a=b", "--output", "json"))
+        assert.equal(0, status)
+        assert.truthy(stdout:find("target\239\191\189\"", 1, true), stdout)
+    end)
+
     it("says so when standard output cannot be written", function()
         publish("--from-literal", "a=b")
         for _, words in ipairs {
@@ -261,8 +284,10 @@ describe("the command line", function()
             local status, _, stderr = sandbox.run(
                 sandbox.sh(command.words(sandbox.unpack(words))) .. " >/dev/full")
             assert.equal(wanted, status, words[1])
-            assert.truthy(stderr:find("^atomicwriter: cannot write to standard output: [^\n]+\n$"),
-                words[1] .. ": " .. stderr)
+            local message = "^atomicwriter: [^\n]*cannot write to standard output: [^\n]+\n$"
+            assert.truthy(stderr:find(message), words[1] .. ": " .. stderr)
+            local is_live = stderr:find("..data", 1, true) or stderr:find(" is live, but ", 1, true)
+            assert.equal(words[1] == "write" and words[#words] ~= "--dry-run", is_live ~= nil)
         end
     end)
 

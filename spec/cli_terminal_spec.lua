@@ -121,6 +121,26 @@ describe("atomicwriter on a terminal", function()
         end)
     end
 
+    for _, signal in ipairs { "TERM", "HUP", "INT" } do
+        it("SIG" .. signal .. " in the middle of a plain write leaves nothing either", function()
+            if not sandbox.has "strace" then pending("needs strace") end
+            local words = write_words(many_files(100))
+            -- strace would end by the signal, so it goes to the command alone.
+            local script = "echo $$ >" .. dir .. "/pid; exec " .. sandbox.sh(words)
+            local child = sandbox.spawn(words_of(SLOW, { "sh", "-c", script }))
+            assert.truthy(sandbox.eventually(function()
+                return sandbox.run(is_writing()) == 0
+            end))
+            local pid = sandbox.read_file(dir .. "/pid"):match("%d+")
+            sandbox.must { "kill", "-" .. signal, pid }
+            local status, _, err = child:wait()
+            assert.truthy(err:find("interrupted; nothing was published", 1, true), err)
+            assert.equal(({ TERM = 143, HUP = 129, INT = 130 })[signal], status)
+            assert.is_nil(sandbox.readlink(target .. "/..data"))
+            if sandbox.kind(target) then assert.same({ "..lock" }, sandbox.names(target)) end
+        end)
+    end
+
     it("^C ends a check, and nothing is published", function()
         local begun = dir .. "/begun"
         local out, status = on_terminal(command.words("write", target, "--create",

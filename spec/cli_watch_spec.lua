@@ -268,6 +268,50 @@ describe("atomicwriter --watch", function()
         stop()
     end)
 
+    it("heeds a SIGHUP that comes while it waits for changes to cease", function()
+        sandbox.write_file(path "source", "one")
+        sandbox.write_file(path "x.tmpl", "x")
+        debounce = "500ms"
+        watch("--from-exec", "y=cat " .. path "source", "--template", path "x.tmpl")
+        replace("source", "two")
+        sandbox.write_file(path "unrelated", "")
+        sandbox.sleep(0.1)
+        child:kill "HUP"
+        live_becomes("y", "two")
+        stop()
+    end)
+
+    it("does not publish again at every interval what could not be reloaded", function()
+        sandbox.write_file(path "source", "good")
+        watch("--from-exec", "x=cat " .. path "source", "--interval", "30ms",
+            "--reload", noting("x", "grep -q good " .. target .. "/x &&"))
+        replace("source", "bad")
+        says "rolled back"
+        sandbox.sleep(0.5)
+        replace("source", "very good")
+        live_becomes("x", "very good")
+        assert.equal(1, count(stop(), "rolled back to"))
+    end)
+
+    it("can be ended while a template loops without end", function()
+        sandbox.write_file(path "x.tmpl", "{% while true do end %}")
+        child = command.spawn("write", target, "--create", "--watch", "--template", path "x.tmpl")
+        sandbox.sleep(0.3)
+        child:kill "TERM"
+        assert.equal(0, (child:wait(30)))
+    end)
+
+    it("says once what a check raises", function()
+        replace("project.lua", [[return { target = "app", create = true, durability = "none",
+            payload = { a = "1" }, check = function() error("boom") end }]])
+        child = command.spawn("run", path "project.lua", "--watch", "--debounce", "20ms")
+        says "boom"
+        child:kill "HUP"
+        sandbox.sleep(0.3)
+        assert.equal(1, count(stop(), "refused: [^\n]*boom"))
+        assert.equal(1, count(stderr(), "project.lua:2: in "))
+    end)
+
     it("refuses a pipe, which would be empty the second time", function()
         for _, case in ipairs {
             { "--from-file", "k=/dev/stdin" }, { "--template", "k=/dev/stdin" },
@@ -359,13 +403,26 @@ describe("atomicwriter --watch", function()
             stop()
         end)
 
+        it("takes a module anew that could not be loaded", function()
+            sandbox.write_file(path "helper.lua", "return { text = 'h1' }")
+            project [[return { target = "app", create = true, durability = "none",
+                payload = { a = require("helper").text } }]]
+            run_project()
+            replace("helper.lua", "return {")
+            says "helper.lua:1:"
+            replace("helper.lua", "return { text = 'h3' }")
+            live_becomes("a", "h3")
+            stop()
+        end)
+
         it("renders only the projection whose input has changed", function()
             sandbox.write_file(path "a.tmpl", "a1")
             sandbox.write_file(path "b.tmpl", "b1")
             project(([[
                 local function one(name)
                     return {
-                        target = name, create = true, durability = "none", reload = "echo %s >>%s",
+                        target = name, create = true, durability = "none",
+                        reload = "basename %s >>%s",
                         payload = { x = { template = name .. ".tmpl" } },
                     }
                 end

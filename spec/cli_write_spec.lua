@@ -533,6 +533,35 @@ describe("atomicwriter write", function()
             shows { a = "1" }
         end)
 
+        it("runs for a version that is live though the write failed after the swap", function()
+            if not sandbox.has "strace" then pending("needs strace") end
+            write("--from-literal", "a=1")
+            -- The last fsync of a durable write is that of the target, after the swap.
+            local words = { "strace", "-f", "-qq", "-o", dir .. "/trace",
+                "-e", "trace=fsync,renameat" }
+            local function run(extra, value)
+                local all = {}
+                for _, list in ipairs { words, extra, command.words("write", target, "--keep", "1",
+                    "--from-literal", "a=" .. value, "--reload", "touch " .. dir .. "/reloaded",
+                    "--output", "json") } do
+                    for _, word in ipairs(list) do all[#all + 1] = word end
+                end
+                return sandbox.run(all)
+            end
+            run({}, "2")
+            local before_swap = read("trace"):match("^(.*)renameat[^\n]*data_tmp")
+            local syncs = select(2, before_swap:gsub("fsync%(", ""))
+            os.remove(dir .. "/reloaded")
+            local status, stdout, stderr =
+                run({ "-e", ("inject=fsync:error=EIO:when=%d"):format(syncs + 1) }, "3")
+            assert.equal(1, status, stderr)
+            local record = cjson.decode(stdout)
+            assert.is_true(record.error.committed)
+            assert.is_true(record.changed)
+            assert.equal("3", sandbox.read_file(target .. "/a"))
+            assert.equal("file", sandbox.kind(dir .. "/reloaded"))
+        end)
+
         it("that fails does not undo what another writer has published since", function()
             write("--from-literal", "a=1", "--keep", "5")
             local other = sandbox.sh(command.words("write", target, "--from-literal", "a=3",
@@ -751,6 +780,13 @@ describe("atomicwriter write", function()
             refused(1, "took longer than 0.2 s", "--from-exec", "k=sleep 1000",
                 "--command-timeout", "200ms")
             assert.equal(before, sandbox.listing(dir))
+        end)
+
+        it("to reload what could not be rolled back, unless that is asked for", function()
+            refused(2, "--no-rollback-on-reload-failure", "--from-literal", "a=1", "--keep", "0",
+                "--reload", "true")
+            write("--from-literal", "a=1", "--keep", "0", "--reload", "true",
+                "--no-rollback-on-reload-failure")
         end)
 
         it("options that need or exclude others", function()

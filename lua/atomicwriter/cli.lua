@@ -2,14 +2,15 @@
 --
 -- Each command is a module of `atomicwriter.cli.commands` with `name`, `summary`, `description`,
 -- `usage`, `example`, `define(command)`, which adds its options to an argparse command,
--- `fault(args)`, which tells what is wrong with a combination of them, `needs_signals(args)`,
--- whether something will run that must be ended in good order, and `run(args, services)`, which
--- returns the exit code; `FAILED` is its exit code when it fails otherwise than it expects (1).
--- Only the one that is asked for is loaded.
+-- `fault(args)`, which tells what is wrong with a combination of them, and `run(args, services)`,
+-- which returns the exit code; `FAILED` is its exit code when it fails otherwise than it expects
+-- (1), and `stays` says that it goes on until a signal ends it, also without `--watch`. Only the
+-- one that is asked for is loaded.
 -- @module atomicwriter.cli
 
 local find, format, gsub, sub = string.find, string.format, string.gsub, string.sub
 
+local EBADF = 9
 local DONE, FAILED, USAGE = 0, 1, 2
 local INTERRUPTED = 130 -- as a shell has it for SIGINT
 
@@ -94,13 +95,15 @@ Services.__index = Services
 
 -- Signals are caught once there is something to finish or to undo, and not before: it takes luv.
 function Services:catch_signals()
-    self.signals = self.signals or require("atomicwriter.cli.process").signals()
+    self.signals = self.signals
+        or require("atomicwriter.cli.process").signals(not self.stays)
     return self.signals
 end
 
 local function new_services(args, command, console)
-    local services = setmetatable({ console = console, stays = args.watch }, Services)
-    if command.needs_signals and command.needs_signals(args) then services:catch_signals() end
+    local stays = args.watch or command.stays
+    local services = setmetatable({ console = console, stays = stays }, Services)
+    if stays then services:catch_signals() end
     if args.watch then services.new_inputs = require("atomicwriter.cli.inputs").new end
     return services
 end
@@ -109,7 +112,7 @@ local function run(args, command, console)
     local services = new_services(args, command, console)
     local code = command.run(args, services)
     local signals = services.signals
-    if signals and signals.stop and code == FAILED then signals:die() end
+    if signals and signals.stop and code == (command.FAILED or FAILED) then signals:die() end
     if signals then signals:close() end
     -- Before signals are caught, the interpreter heeds SIGINT itself, by raising an error.
     return services.interrupted and INTERRUPTED or code
@@ -160,10 +163,26 @@ local function command_of(argv)
     return nil
 end
 
+-- Where standard streams are closed, other files would get their descriptors. Nothing can be
+-- read from what is there instead, and what is printed fails; messages vanish.
+local function hold_standard_streams()
+    local held = {}
+    for index, stream in ipairs { io.stdin, io.stdout, io.stderr } do
+        local _, _, errno = stream:seek("cur")
+        if errno == EBADF then
+            held[index] = io.open("/dev/null", stream == io.stderr and "wb" or "rb")
+        end
+    end
+    return held
+end
+
+local standard_streams -- never collected
+
 --- Run the command line.
 -- @tparam {string,...} argv
 -- @treturn number exit code
 function M.main(argv)
+    standard_streams = standard_streams or hold_standard_streams()
     local name = command_of(argv)
     local console = new_console {
         output = raw_value(argv, "--output"), log_format = raw_value(argv, "--log-format"),

@@ -4,7 +4,7 @@
 -- file name cannot forge a line or steer a terminal.
 -- @module atomicwriter.cli.console
 
-local format, gmatch, gsub = string.format, string.gmatch, string.gsub
+local format, gmatch, gsub, sub = string.format, string.gmatch, string.gsub, string.sub
 
 local LEVELS = { error = 1, warn = 2, info = 3, debug = 4 }
 local PREFIX = { error = "", warn = "warning: ", info = "", debug = "debug: " }
@@ -26,8 +26,29 @@ function M.clean(text)
     return (gsub(gsub(text, "\n", "\\n"), "[%z\1-\31\127]", escape))
 end
 
+-- TEXT as JSON can hold it: what is not UTF-8 becomes U+FFFD.
+local function valid(text)
+    local unicode = require "atomicwriter.unicode"
+    if unicode.is_valid(text) then return text end
+    local out, position = {}, 1
+    while position <= #text do
+        local codepoint, width = unicode.decode(text, position)
+        out[#out + 1] = codepoint and sub(text, position, position + width - 1) or "\239\191\189"
+        position = position + (codepoint and width or 1)
+    end
+    return table.concat(out)
+end
+
+local function all_valid(item)
+    if type(item) == "string" then return valid(item) end
+    if type(item) ~= "table" then return item end
+    local copy = setmetatable({}, getmetatable(item))
+    for key, field in pairs(item) do copy[all_valid(key)] = all_valid(field) end
+    return copy
+end
+
 local function encode(item)
-    return require("atomicwriter.template.json").encode(item)
+    return require("atomicwriter.template.json").encode(all_valid(item))
 end
 
 local function send(stream, text)
@@ -95,7 +116,7 @@ end
 -- @treturn table
 function M.error_record(err, target)
     return {
-        target = target, changed = false,
+        target = target, changed = err.committed or false,
         error = {
             code = err.code, message = tostring(err), path = err.path, line = err.line, op = err.op,
             errno = err.errno, committed = err.committed or false,

@@ -14,11 +14,13 @@ local TEXT_OR_JSON = { "text", "json" }
 
 local CONTEXT = {
     { "--data", "NAME=FILE", "Data for templates: data.NAME is what FILE holds, by its suffix: "
-        .. ".json, .yaml, .env or .lua.", convert = values.pair, many = true },
+        .. ".json, .yaml, .env or .lua.", convert = values.pair("NAME=FILE"), many = true },
     { "--set", "NAME=VALUE", "Set data.NAME to a string; NAME may have dots, and then reaches into "
-        .. "what --data has loaded.", convert = values.pair, many = true },
-    { "--label", "KEY=VALUE", "Add a label.", convert = values.pair, many = true },
-    { "--annotation", "KEY=VALUE", "Add an annotation.", convert = values.pair, many = true },
+        .. "what --data has loaded.", convert = values.pair("NAME=VALUE"), many = true },
+    { "--label", "KEY=VALUE", "Add a label.", convert = values.pair("KEY=VALUE"),
+        many = true },
+    { "--annotation", "KEY=VALUE", "Add an annotation.",
+        convert = values.pair("KEY=VALUE"), many = true },
     { "--labels-from", "FILE", "Add the labels in a file of the Kubernetes downward API.",
         many = true },
     { "--annotations-from", "FILE", "Add annotations, likewise.", many = true },
@@ -192,14 +194,6 @@ function M.writer_options(args)
     }
 end
 
---- Whether what ARGS ask for must not simply end at a signal: it stays, or runs commands.
--- @tparam table args
--- @treturn boolean
-function M.needs_signals(args)
-    return (args.watch or args.check or args.reload or args.signal
-        or args.from_exec and #args.from_exec > 0) and true or false
-end
-
 -- Each: an option that makes no sense without another, and that one.
 local NEEDS = {
     { "signal", "pid_file" }, { "pid_file", "signal" }, { "debounce", "watch" },
@@ -228,6 +222,10 @@ function M.fault(args)
         if args[pair[1]] and args[pair[2]] then
             return format("%s and %s exclude each other", spelled(pair[1]), spelled(pair[2]))
         end
+    end
+    local reloads = args.reload or args.signal
+    if args.keep == 0 and reloads and not args.no_rollback_on_reload_failure then
+        return "--keep 0 leaves nothing to roll back to: add --no-rollback-on-reload-failure"
     end
     return nil
 end

@@ -26,11 +26,12 @@ local TICK = 0.02 -- seconds between two looks at a group of processes that nobo
 function M.uv()
     local found, uv = pcall(require, "luv")
     if found then return uv end
-    local why = tostring(uv)
-    if why:find("module 'luv' not found", 1, true) then
-        why = "processes and file events need the library luv (Debian: lua-luv, LuaRocks: luv)"
-    end
-    error(failure.new { code = "no_library", message = why:match("^[^\n]*") }, 0)
+    local why = tostring(uv):match("error loading module[^\n]*\n%s*([^\n]*)") -- no descriptors, say
+    error(failure.new {
+        code = "no_library",
+        message = why and "the library luv cannot be loaded: " .. why
+            or "processes and file events need the library luv (Debian: lua-luv, LuaRocks: luv)",
+    }, 0)
 end
 
 --- Seconds on a clock that never steps back.
@@ -53,6 +54,8 @@ function M.release(handles)
     end
     while open > 0 do uv.run("nowait") end
 end
+
+local turning = false -- the loop cannot be run from within itself
 
 --- Run the loop until PREDICATE() holds.
 -- @tparam function predicate looks at fields and does nothing else; called between events
@@ -77,7 +80,9 @@ function M.wait(predicate, timeout)
     uv.unref(before_blocking)
     local fine, holds = pcall(predicate)
     while fine and not holds and not over do
+        turning = true
         local alive = uv.run("once")
+        turning = false
         fine, holds = pcall(predicate)
         if not alive then break end
     end
@@ -192,9 +197,9 @@ function M.signals(hangup_stops)
     return self
 end
 
---- Let in what has come, without waiting.
+--- Let in what has come, without waiting. Does nothing where the loop is running anyway.
 function Signals:poll() -- luacheck: ignore 212
-    M.uv().run("nowait")
+    if not turning then M.uv().run("nowait") end
 end
 
 --- Call FN with the name of each signal, too, as soon as it comes; nil: no longer.

@@ -32,9 +32,13 @@ local FIELDS = {
     lock_timeout = "number", reuse = "boolean", create = "boolean",
 }
 
+local function is_own_source(source)
+    return sub(source, 1, #OWN_SOURCE) == OWN_SOURCE
+        and find(source, "^atomicwriter[./]", #OWN_SOURCE + 1) ~= nil
+end
+
 local function is_own(info)
-    return info.what == "C" or sub(info.source, 1, #OWN_SOURCE) == OWN_SOURCE
-        and find(info.source, "atomicwriter", #OWN_SOURCE, true)
+    return info.what == "C" or is_own_source(info.source)
 end
 
 local function frame_text(info)
@@ -95,6 +99,10 @@ local function fault_of(projection)
     if not projection.payload then return "it has no payload" end
     if (projection.signal == nil) ~= (projection.pid_file == nil) then
         return "signal and pid_file need each other"
+    end
+    local reloads = projection.reload or projection.signal
+    if reloads and projection.keep == 0 and projection.rollback ~= false then
+        return "keep = 0 leaves nothing to roll back to: add rollback = false"
     end
     return nil
 end
@@ -161,6 +169,9 @@ local function gather(self)
     end
     local finished = {}
     for path, entry in pairs(payload) do
+        if type(path) ~= "string" then
+            return entry_failure(self, nil, "a path must be a string, got a " .. type(path))
+        end
         local done, entry_err = finish_entry(self, path, entry, context)
         if done == nil then return nil, entry_err end
         finished[path] = done
@@ -261,16 +272,29 @@ local function run_script(self)
     return returned, err
 end
 
--- Note the modules that the script has required, so that they are watched and read anew.
-local function note_modules(self, before)
+local searchers = package.searchers or package.loaders -- luacheck: ignore 143
+
+-- Run the script, and note the modules that it requires before they are read, so that they are
+-- watched, whether or not they can be loaded, and read anew the next time.
+local function run_noting_modules(self)
+    for name in pairs(self._modules) do package.loaded[name] = nil end
     self._modules = {}
-    for name in pairs(package.loaded) do
-        local path = not before[name] and package.searchpath(name, package.path)
-        if path and sub("@" .. path, 1, #OWN_SOURCE) ~= OWN_SOURCE then
-            self._modules[#self._modules + 1] = name
+    local function note(name)
+        local path = package.searchpath(name, package.path)
+        if path and not is_own_source("@" .. path) then
+            self._modules[name] = true
             if self.inputs then self.inputs:add(path) end
         end
     end
+    table.insert(searchers, 1, note)
+    local returned, err = run_script(self)
+    for index, searcher in ipairs(searchers) do
+        if searcher == note then
+            table.remove(searchers, index)
+            break
+        end
+    end
+    return returned, err
 end
 
 --- Run the script.
@@ -284,11 +308,7 @@ function Project:load()
     end
     local moved, why = require("atomicwriter.cli.process").uv().chdir(self._directory)
     if not moved then return fail(self, why) end
-    for _, name in ipairs(self._modules) do package.loaded[name] = nil end
-    local before = {}
-    for name in pairs(package.loaded) do before[name] = true end
-    local returned, err = run_script(self)
-    note_modules(self, before)
+    local returned, err = run_noting_modules(self)
     if returned == nil and err then return nil, err end
     local list = as_list(returned)
     if not list then
@@ -306,12 +326,12 @@ end
 local M = {}
 
 --- Take a script. Reads nothing yet.
--- @tparam string path
+-- @tparam string path absolute, or relative to CWD
+-- @tparam string cwd
 -- @tparam table sources made by `atomicwriter.cli.sources`: what the context is made of
 -- @tparam table services as projections need them
 -- @treturn table project, with the field `inputs` when somebody watches
-function M.new(path, sources, services)
-    local cwd = require("atomicwriter.cli.process").uv().cwd()
+function M.new(path, cwd, sources, services)
     local absolute = find(path, "^/") and path or cwd .. "/" .. path
     return setmetatable({
         name = path, path = absolute, _directory = match(absolute, "^(.*/)"), _modules = {},

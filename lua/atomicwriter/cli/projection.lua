@@ -12,6 +12,7 @@ local find, format = string.find, string.format
 
 local COMMAND_TIMEOUT = 60
 local PROGRESS_AFTER = 1 -- seconds
+local HOOK_INTERVAL = 1000000 -- instructions of Lua: some milliseconds
 
 local DONE, FAILED, CHECK_FAILED, RELOAD_FAILED = 0, 1, 3, 4
 
@@ -24,12 +25,14 @@ end
 
 -- Commands ------------------------------------------------------------------------------------
 
--- Run COMMAND, a shell command or a function, which gets ARGUMENT. True, or nil and why not.
+-- Run COMMAND, a shell command or a function, which gets ARGUMENT. True, or nil and why not; where
+-- a function raised it is in `_raised`.
 local function call(self, command, argument, options)
+    self._raised = nil
     if type(command) == "function" then
         local ok, answer, reason = xpcall(command, self._on_raise, argument)
         if not ok then
-            self._services.console:error(answer.message, { traceback = answer.traceback })
+            self._raised = answer.traceback
             return nil, answer.message
         end
         -- A reload that says nothing has done its work; a check has to say yes.
@@ -46,12 +49,17 @@ local function call(self, command, argument, options)
     return true
 end
 
+local function absolute_target(self)
+    local cwd = not find(self.target, "^/") and process().uv().cwd()
+    return cwd and cwd .. "/" .. self.target or self.target
+end
+
 local function check(self, stage)
     local command = self._check
     if type(command) == "string" then command = process().fill(command, stage) end
     return call(self, command, stage, {
         on_stop = self._stays and "finish" or "pass",
-        env = { ATOMICWRITER_TARGET = self.target, ATOMICWRITER_STAGE = stage },
+        env = { ATOMICWRITER_TARGET = absolute_target(self), ATOMICWRITER_STAGE = stage },
     })
 end
 
@@ -70,7 +78,7 @@ local function reload(self, result)
         local ok, why = call(self, self._reload, result, {
             on_stop = "finish", may_be_silent = true,
             env = {
-                ATOMICWRITER_TARGET = self.target, ATOMICWRITER_VERSION = result.version,
+                ATOMICWRITER_TARGET = absolute_target(self), ATOMICWRITER_VERSION = result.version,
                 ATOMICWRITER_PREVIOUS = result.previous or "",
             },
         })
@@ -137,7 +145,9 @@ local function print_result(self, result, more, lines, code)
         return record_of(self, result, more)
     end, lines)
     if printed then return code end
-    console:error("cannot write to standard output: " .. why)
+    local done = result.version and more.live and result.changed
+    console:error(format("%s: %scannot write to standard output: %s", self.target,
+        done and more.live .. " is live, but " or "", why))
     return math.max(code, FAILED)
 end
 
@@ -156,6 +166,7 @@ end
 
 local function failed(self, err)
     advise(self, err)
+    if err.code == "check_failed" then err.traceback = self._raised end
     self._services.console:fail_in_json(err, self.target)
     return { code = err.code == "check_failed" and CHECK_FAILED or FAILED, error = err }
 end
@@ -170,12 +181,12 @@ local PHASES = {
 -- What the writer calls now and then: signals come in, the terminal shows how far it is.
 local function watch_progress(self)
     local services = self._services
-    local seen, started = {}, nil
+    local compared, started = false, nil
     return function(progress)
-        -- The next call of a phase comes when it takes longer: then luv is worth its loading.
-        local first = not seen[progress.phase]
-        seen[progress.phase] = true
-        if first and not services.signals or not pcall(require, "luv") then return true end
+        -- A write that changes nothing shall not have to load luv, unless it takes its time.
+        local quick = progress.phase == "compare" and not compared
+        compared = true
+        if quick and not services.signals or not pcall(require, "luv") then return true end
         local signals = services:catch_signals()
         signals:poll()
         local waits = progress.phase == "lock"
@@ -201,17 +212,34 @@ local function open_writer(self)
     return writer
 end
 
+-- Gather, but not for ever once signals are caught: a template can loop without end.
+local function gather_interruptibly(self)
+    local signals = self._services.signals
+    if not signals then return self._gather(self) end
+    local first = signals.stops
+    debug.sethook(function()
+        signals:poll()
+        if signals.stops > first then
+            debug.sethook()
+            error(self.target .. ": interrupted while rendering", 0)
+        end
+    end, "", HOOK_INTERVAL)
+    local payload, err = self._gather(self)
+    debug.sethook()
+    return payload, err
+end
+
 --- Gather the payload, the inputs of which are noted for `inputs`.
 -- @treturn[1] table payload
 -- @treturn[2] nil
 -- @treturn[2] table error
 function Projection:gather()
-    if not self._services.new_inputs then return self._gather(self) end
+    if not self._services.new_inputs then return gather_interruptibly(self) end
     local set = self._services.new_inputs()
     self.inputs = set
     for _, path in ipairs(self._watch) do set:add(path) end
     return require("atomicwriter.input").observe(function(path) set:add(path) end,
-        self._gather, self)
+        gather_interruptibly, self)
 end
 
 --- What a write of PAYLOAD would do; prints it.
@@ -229,9 +257,23 @@ end
 local function publish(self, payload)
     local writer, err = open_writer(self)
     if not writer then return nil, err end
+    if self._check or self._reload or self._signal then self._services:catch_signals() end
     local options = { progress = watch_progress(self) }
     if self._check then options.check = function(stage) return check(self, stage) end end
     return writer:write(payload, options)
+end
+
+-- A version is live although the write failed, in the sync after the swap, say: it gets its reload
+-- like any other, since the next write will find nothing changed.
+local function reload_committed(self)
+    local versions = self._writer:versions()
+    local live, previous = versions and versions[1], versions and versions[2]
+    if not live then return end
+    local ok, why = reload(self, { version = live.name, previous = previous and previous.name })
+    if not ok then
+        self._services.console:error(format("%s: %s", self.target, why),
+            { traceback = self._raised })
+    end
 end
 
 -- What follows a write: reload, and print. RESULT and ERR are what it returned.
@@ -239,6 +281,7 @@ local function finish(self, result, err)
     local console = self._services.console
     console:clear_progress()
     if not result then
+        if err.committed then reload_committed(self) end
         return failed(self, err)
     end
     for _, warning in ipairs(result.warnings) do console:warn(warning) end
@@ -252,7 +295,8 @@ local function finish(self, result, err)
             more.reload_error, more.rolled_back, code = why, version ~= nil, RELOAD_FAILED
             more.live = version or result.version
             lines[#lines + 1] = format("%s: %s", self.target, what)
-            console:error(format("%s: %s; %s", self.target, why, what))
+            console:error(format("%s: %s; %s", self.target, why, what),
+                { traceback = self._raised })
         end
     end
     return { code = print_result(self, result, more, lines, code), result = result }
@@ -274,7 +318,9 @@ end
 function Projection:rollback(version)
     local writer, err = open_writer(self)
     if not writer then return failed(self, err) end
-    local result, rollback_err = writer:rollback(version)
+    if self._reload or self._signal then self._services:catch_signals() end
+    local result, rollback_err =
+        writer:rollback(version, { progress = watch_progress(self) })
     if not result and not version and rollback_err.code == "not_found" then
         rollback_err.message = format("%s: no version is retained to roll back to", self.target)
     end
@@ -287,7 +333,7 @@ function Projection:close()
     self._writer = nil
 end
 
-local M = { DONE = DONE }
+local M = { DONE = DONE, RELOAD_FAILED = RELOAD_FAILED }
 
 --- Make a projection.
 -- @tparam table fields `target`; `gather`: `function(projection)` that returns a payload, or nil

@@ -27,7 +27,8 @@ function M.once(projections, args, services)
         local step = args.dry_run and projection.plan or projection.write
         local outcome = step(projection, payloads[index])
         projection:close()
-        if outcome.error then services.console:error(tostring(outcome.error)) end
+        local err = outcome.error
+        if err then services.console:error(tostring(err), { traceback = err.traceback }) end
         if code == 0 then code = outcome.code end
     end
     return code

@@ -238,7 +238,8 @@ local function add_output(self, builder)
         local key, command = exec[1], exec[2]
         local process = require "atomicwriter.cli.process"
         local status, err = process.run(command, {
-            capture = true, timeout = self._timeout, signals = self._signals, on_stop = "pass",
+            capture = true, timeout = self._timeout, on_stop = "pass",
+            signals = self._services and self._services:catch_signals(),
         })
         if not status then return blame("--from-exec", err) end
         if not status.ok then
@@ -356,8 +357,8 @@ local M = {}
 
 --- Take the arguments of a command apart. Reads nothing yet.
 -- @tparam table args as `atomicwriter.cli.options` names them
--- @tparam[opt] table options `signals`: to heed while commands run; `needs_context`: somebody else
---  renders, too; `again`: it will be gathered more than once
+-- @tparam[opt] table options `services`: to catch signals while commands run; `needs_context`:
+--  somebody else renders, too; `again`: it will be gathered more than once
 -- @treturn[1] table sources
 -- @treturn[2] nil
 -- @treturn[2] table error, code `usage`
@@ -376,8 +377,9 @@ function M.new(args, options)
     local timeout = args.command_timeout or COMMAND_TIMEOUT
     local self = setmetatable({
         _args = args, _files = files, _literals = literals, _execs = execs, _templates = templates,
-        _signals = options.signals, _timeout = timeout > 0 and timeout or nil,
-        _needs_context = options.needs_context or #templates > 0 or #(args.data or {}) > 0,
+        _services = options.services, _timeout = timeout > 0 and timeout or nil,
+        _needs_context = options.needs_context or #templates > 0
+            or #(args.data or {}) + #(args.set or {}) > 0,
         _snapshots = {},
     }, Sources)
     if options.again then return refuse_pipes(self) end

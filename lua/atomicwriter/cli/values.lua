@@ -3,8 +3,8 @@
 -- Each function takes the text and returns the value, or nil and what is wrong with it.
 -- @module atomicwriter.cli.values
 
-local find, format, gmatch, match, upper =
-    string.find, string.format, string.gmatch, string.match, string.upper
+local find, format, gmatch, gsub, match, upper =
+    string.find, string.format, string.gmatch, string.gsub, string.match, string.upper
 
 local UNITS = { ms = 0.001, s = 1, m = 60, h = 3600, [""] = 1 }
 local ID_MAX = 4294967294
@@ -105,17 +105,19 @@ function M.delimiters(text)
         delimiters[kind] = opener and { opener, words[2 * index] }
     end
     local ok, why = pcall(require("atomicwriter.template").compile, "", { delimiters = delimiters })
-    if not ok then return nil, match(why, "[^:]*$"):gsub("^ ", "") end
+    if not ok then return nil, (gsub(why, "^[^:]*:%d+: ", "")) end
     return delimiters
 end
 
---- `KEY=VALUE`, split at the first `=`. The error does not show TEXT, which may be a secret.
--- @tparam string text
--- @treturn table `{ key =, value = }`
-function M.pair(text)
-    local key, value = match(text, "^([^=]+)=(.*)$")
-    if not key then return nil, "expected NAME=VALUE" end
-    return { key = key, value = value }
+--- `KEY=VALUE`, split at the first `=`.
+-- @tparam string form how it is called in errors, which do not show the text: it may be a secret
+-- @treturn function which returns a table `{ key =, value = }`
+function M.pair(form)
+    return function(text)
+        local key, value = match(text, "^([^=]+)=(.*)$")
+        if not key then return nil, "expected " .. form end
+        return { key = key, value = value }
+    end
 end
 
 --- `KEY=MODE`, split at the last `=`.

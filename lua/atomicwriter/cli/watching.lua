@@ -35,11 +35,35 @@ local function report(self, item, err)
     item.message = message
 end
 
+-- Whether two payloads have the same entries; OTHER may be nil.
+local function is_same(payload, other)
+    if not other then return false end
+    for path, entry in pairs(payload) do
+        local twin = other[path]
+        if type(entry) == "table" and type(twin) == "table" then
+            for field, value in pairs(entry) do
+                if twin[field] ~= value then return false end
+            end
+        elseif entry ~= twin then
+            return false
+        end
+    end
+    for path in pairs(other) do
+        if payload[path] == nil then return false end
+    end
+    return true
+end
+
 -- Gather and write one projection; sets when to come back to it.
 local function apply(self, item)
     local target = item.projection
     local payload, err = target:gather()
-    if payload then err = target:write(payload).error end
+    -- What could not be reloaded is not tried again until an input changes, or SIGHUP asks for it.
+    if payload and (item.asked or not is_same(payload, item.refused)) then
+        local outcome = target:write(payload)
+        err = outcome.error
+        item.refused = outcome.code == projection.RELOAD_FAILED and payload or nil
+    end
     report(self, item, err)
     item.due, item.delay = nil, err and min((item.delay or RETRY_MIN / 2) * 2, RETRY_MAX) or nil
     if err then
@@ -54,7 +78,7 @@ end
 local function new_items(projections)
     local items = {}
     for index, target in ipairs(projections) do
-        items[index] = { projection = target, name = target.target }
+        items[index] = { projection = target, name = target.target, asked = true }
     end
     return items
 end
@@ -63,7 +87,8 @@ end
 local function find_work(self, all)
     local work = {}
     for _, item in ipairs(self._items) do
-        if all or item.projection.inputs:changed() or item.due and item.due <= now() then
+        item.asked = all or item.projection.inputs:changed() ~= nil
+        if item.asked or item.due and item.due <= now() then
             work[#work + 1] = item
         end
     end
@@ -116,19 +141,22 @@ local function load_again(self)
     local projections, err = self._loader:load()
     report(self, self._script, err)
     if not projections then return false end
-    for _, item in ipairs(self._items) do item.projection:close() end
+    local told = {}
+    for _, item in ipairs(self._items) do
+        item.projection:close()
+        told[item.name] = item.message
+    end
     self._items = new_items(projections)
+    for _, item in ipairs(self._items) do item.message = told[item.name] end
     return true
 end
 
 local function look(self)
     local signals = self._signals
-    local all = signals.hangups > 0
-    if self._watcher.dirty or all then
-        let_settle(self)
-        signals.hangups = 0
-    end
+    if self._watcher.dirty or signals.hangups > 0 then let_settle(self) end
     if signals.stop then return end
+    local all = signals.hangups > 0
+    signals.hangups = 0
     if self._loader and (all or self._loader.inputs:changed()) and load_again(self) then
         all = true
     end
@@ -137,10 +165,6 @@ local function look(self)
     for _, item in ipairs(work) do
         if not signals.stop then apply(self, item) end
     end
-end
-
-local function is_unseen(self)
-    return #find_work(self, false) > 0 or self._loader and self._loader.inputs:changed()
 end
 
 local M = {}
@@ -167,8 +191,7 @@ function M.run(projections, options, services)
     self._console:info("watching for changes")
     while not self._signals.stop do
         follow_inputs(self)
-        -- What changed between being read and being watched would else go unnoticed.
-        if not is_unseen(self) then wait_for_change(self) end
+        wait_for_change(self)
         look(self)
     end
     self._watcher:close()

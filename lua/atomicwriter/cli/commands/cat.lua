@@ -8,7 +8,7 @@ local M = {
     name = "cat",
     description = "Print files of the live version, one after the other. All of them come from the "
         .. "same version, whatever is written meanwhile.",
-    usage = "atomicwriter cat TARGET PATH... [OPTION]...",
+    usage = "atomicwriter cat TARGET [PATH]... [OPTION]...",
     example = [[
 Example: a certificate and its key, which always match:
 
@@ -18,7 +18,7 @@ Example: a certificate and its key, which always match:
 --- Add the arguments and options to an argparse COMMAND.
 function M.define(command)
     command:argument("TARGET", "Directory to read."):target("target")
-    command:argument("PATH", "Files in it."):target("paths"):args("+")
+    command:argument("PATH", "Files in it; without any, all of them."):target("paths"):args("*")
     options.logging(command)
 end
 
@@ -28,7 +28,10 @@ end
 -- @treturn number exit code
 function M.run(args, services)
     return reading.with_snapshot(args.target, services.console, function(snapshot)
-        for _, path in ipairs(args.paths) do
+        local paths, list_err = args.paths, nil
+        if #paths == 0 then paths, list_err = snapshot:paths() end
+        if not paths then return nil, list_err end
+        for _, path in ipairs(paths) do
             local data, err = snapshot:read(path)
             if not data then return nil, err end
             local written, why = services.console:write(data)

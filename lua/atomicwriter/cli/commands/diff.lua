@@ -40,16 +40,14 @@ local function fail(console, err)
     return M.FAILED
 end
 
-M.needs_signals = options.needs_signals
-
 --- Run the command.
 -- @tparam table args
--- @tparam table services `console`, `signals`
+-- @tparam table services `console`, `catch_signals`
 -- @treturn number exit code
 function M.run(args, services)
     local console = services.console
     local sources, err =
-        require("atomicwriter.cli.sources").new(args, { signals = services.signals })
+        require("atomicwriter.cli.sources").new(args, { services = services })
     if not sources then return fail(console, err) end
     local payload, gather_err = sources:gather(args.target)
     if not payload then return fail(console, gather_err) end

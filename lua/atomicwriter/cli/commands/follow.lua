@@ -6,6 +6,7 @@ local values = require "atomicwriter.cli.values"
 
 local M = {
     name = "follow",
+    stays = true,
     description = "Watch a target and act on each new version: restart CMD, or send it a signal, "
         .. "or run a reload command. Survives swaps, and works on volumes that Kubernetes writes. "
         .. "Versions that come in a burst are acted upon once, the last one always is.",
@@ -53,8 +54,6 @@ function M.fault(args)
     if args.signal or args.reload then return nil end
     return "nothing to do: give a command after --, or --reload, or --signal with --pid-file"
 end
-
-function M.needs_signals() return true end
 
 local COMMAND_TIMEOUT = 60
 

@@ -1,7 +1,10 @@
 --- `atomicwriter render`: print a template.
 -- @module atomicwriter.cli.commands.render
 
+local failure = require "atomicwriter.failure"
 local options = require "atomicwriter.cli.options"
+
+local INPUT_NAME = "standard input"
 
 local M = {
     name = "render",
@@ -27,8 +30,11 @@ end
 local function render(path, context, delimiters)
     local template = require "atomicwriter.template"
     if path ~= "-" then return template.render_file(path, context, { delimiters = delimiters }) end
-    local compiled, err = template.compile(io.stdin:read("*a"),
-        { name = "standard input", delimiters = delimiters })
+    local source, why = io.stdin:read("*a")
+    if not source then
+        return nil, failure.new { code = "io", op = "read", message = why, path = INPUT_NAME }
+    end
+    local compiled, err = template.compile(source, { name = INPUT_NAME, delimiters = delimiters })
     if not compiled then return nil, err end
     return compiled:render(context)
 end

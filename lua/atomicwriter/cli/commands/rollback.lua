@@ -26,11 +26,9 @@ end
 
 M.fault = options.fault
 
-M.needs_signals = options.needs_signals
-
 --- Run the command.
 -- @tparam table args
--- @tparam table services `console`, `signals`
+-- @tparam table services `console`, `catch_signals`
 -- @treturn number exit code
 function M.run(args, services)
     local projection = require("atomicwriter.cli.projection").new({

@@ -1,6 +1,7 @@
 --- `atomicwriter run`: project what a Lua script returns.
 -- @module atomicwriter.cli.commands.run
 
+local failure = require "atomicwriter.failure"
 local options = require "atomicwriter.cli.options"
 
 local PATH_OPTIONS = { "labels_from", "annotations_from" }
@@ -46,8 +47,7 @@ end
 M.fault = options.fault
 
 -- The script runs in its own directory, and the user's paths are relative to another.
-local function make_absolute(args)
-    local cwd = require("atomicwriter.cli.process").uv().cwd()
+local function make_absolute(args, cwd)
     local function absolute(path)
         return path:find("^/") and path or cwd .. "/" .. path
     end
@@ -57,18 +57,22 @@ local function make_absolute(args)
     for _, pair in ipairs(args.data) do pair.value = absolute(pair.value) end
 end
 
-function M.needs_signals() return true end
-
 --- Run the command.
 -- @tparam table args
--- @tparam table services `console`, `signals`
+-- @tparam table services `console`, `catch_signals`
 -- @treturn number exit code
 function M.run(args, services)
-    make_absolute(args)
+    local cwd, why = require("atomicwriter.cli.process").uv().cwd()
+    if not cwd then
+        return services.console:fail(failure.new {
+            code = "io", op = "getcwd", message = "the working directory is gone: " .. why,
+        })
+    end
+    make_absolute(args, cwd)
     local sources, err = require("atomicwriter.cli.sources").new(args,
         { needs_context = true, again = args.watch })
     if not sources then return services.console:fail(err) end
-    local project = require("atomicwriter.cli.project").new(args.project, sources, services)
+    local project = require("atomicwriter.cli.project").new(args.project, cwd, sources, services)
     local projections, load_err = project:load()
     if not projections then return services.console:fail(load_err) end
     return require("atomicwriter.cli.running").run(projections, args, services, project)

@@ -37,16 +37,14 @@ function M.fault(args)
     return require("atomicwriter.cli.sources").fault(args) or options.fault(args)
 end
 
-M.needs_signals = options.needs_signals
-
 --- Run the command.
 -- @tparam table args
--- @tparam table services `console`, `signals`
+-- @tparam table services `console`, `catch_signals`
 -- @treturn number exit code
 function M.run(args, services)
     local sources, err =
         require("atomicwriter.cli.sources").new(args,
-            { signals = services.signals, again = args.watch })
+            { services = services, again = args.watch })
     if not sources then return services.console:fail(err) end
     local projection = require("atomicwriter.cli.projection").new({
         target = args.target, options = options.writer_options(args),
