@@ -207,7 +207,14 @@ typedef struct aw_writer aw_writer;
  * and locks nothing yet. The path is made absolute now, so that a later chdir
  * does not matter; each write opens it anew and checks after locking that the
  * path still leads to what was locked. A NULL OPTIONS means the defaults;
- * values out of range fail with AW_E_IO and EINVAL. */
+ * values out of range fail with AW_E_IO and EINVAL.
+ *
+ * A TARGET that is or lies in a version of another one ("/etc/app/..data", or
+ * "/etc/app/tls", which is a link into it) is AW_E_FOREIGN_ENTRY to every function
+ * below that would change it, and to aw_plan(), before anything is touched: a write
+ * there would change that version under its readers. It is told by the real path, a
+ * component named like a version with a "..data" beside it; without /proc, or below
+ * a bind mount of a part of a version, it is not seen. */
 AW_API int aw_writer_open(const char *target, const aw_options *options,
                           aw_writer **writer, aw_error *err);
 

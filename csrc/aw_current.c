@@ -11,8 +11,72 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* ---- where a target lies ----------------------------------------------- */
+
+/* The real path of FD; or that which TARGET will have once it is made. */
+static int find_path(int fd, const char *target, char path[PATH_MAX])
+{
+    const char *base = strrchr(target, '/') + 1;
+    char parent[PATH_MAX];
+    size_t length;
+    int dir, rc;
+
+    if (fd >= 0)
+        return aw_sys_fd_path(fd, path, PATH_MAX);
+    length = (size_t)(base - target);
+    if (length >= sizeof parent)
+        return -1;
+    memcpy(parent, target, length);
+    parent[length] = '\0';
+    dir = aw_sys_openat(AT_FDCWD, parent, O_PATH | O_DIRECTORY, 0);
+    rc = dir < 0 ? -1 : aw_sys_fd_path(dir, path, PATH_MAX);
+    aw_close_fd(&dir);
+    if (rc < 0)
+        return -1;
+    length = strlen(path);
+    if (length + 1 + strlen(base) >= PATH_MAX)
+        return -1;
+    snprintf(path + length, PATH_MAX - length, "/%s", base);
+    return 0;
+}
+
+/* Whether NAME, a component of PATH of LENGTH bytes, is a version of a target. */
+static bool is_version_of_some(const char *path, const char *name, size_t length)
+{
+    char version[AW_VERSION_MAX], data[PATH_MAX + sizeof AW_NAME_DATA];
+    struct stat st;
+
+    if (length >= sizeof version)
+        return false;
+    memcpy(version, name, length);
+    version[length] = '\0';
+    if (!aw_name_is_version(version) && !aw_name_is_retired(version))
+        return false;
+    snprintf(data, sizeof data, "%.*s" AW_NAME_DATA, (int)(name - path), path);
+    return aw_sys_fstatat(AT_FDCWD, data, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+int aw_refuse_version(int fd, const char *target, aw_error *err)
+{
+    const char *name;
+    char path[PATH_MAX];
+    size_t length;
+
+    if (find_path(fd, target, path) < 0)
+        return 0;
+    for (name = path; (name = strstr(name, "/..")) != NULL; name += length) {
+        length = strcspn(++name, "/");
+        if (is_version_of_some(path, name, length))
+            return aw_fail(err, AW_E_FOREIGN_ENTRY, target, "it %s the version %.*s of %.*s",
+                           name[length] == '\0' ? "is" : "lies inside", (int)length, name,
+                           (int)(name - path - (name - path > 1)), path);
+    }
+    return 0;
+}
 
 /* ---- the live version -------------------------------------------------- */
 

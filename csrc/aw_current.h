@@ -1,7 +1,7 @@
 /* aw_current: what is there. Reads only.
  *
  * Three views: the live version (aw_live), the names in the target (aw_scan),
- * the tree of one version (aw_tree).
+ * the tree of one version (aw_tree). And whether the target may be one at all.
  */
 #ifndef AW_CURRENT_H
 #define AW_CURRENT_H
@@ -9,6 +9,19 @@
 #include "atomicwriter.h"
 #include "aw_memory.h"
 #include "aw_payload.h"
+
+/* ---- where a target lies ----------------------------------------------- */
+
+/* Refuse the directory TARGET (absolute; open as FD, or -1 when it is yet to be
+ * made) if it is or lies in a version of another target: its readers would see
+ * what is written, at once and by halves.
+ *
+ * It does so when a component of its real path is named like a version, or like
+ * one on its way out, and has a "..data" beside it. Whatever "..data" is: whose
+ * volume is broken wants the versions as they are. Without one, a directory just
+ * has such a name. Where the kernel does not tell, as without /proc, nothing is
+ * refused, and no failure of it is told. */
+int aw_refuse_version(int fd, const char *target, aw_error *err);
 
 /* ---- the live version -------------------------------------------------- */
 

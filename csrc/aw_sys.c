@@ -85,6 +85,24 @@ static int sys_chmod_opath(int fd, mode_t mode)
     return chmod(path, mode);
 }
 
+/* Where FD is, from the root on; -1 without /proc. */
+static int sys_fd_path(int fd, char *path, size_t size)
+{
+    char link[32];
+    ssize_t length;
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    length = readlink(link, path, size);
+    if (length < 0)
+        return -1;
+    if ((size_t)length >= size) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    path[length] = '\0';
+    return 0;
+}
+
 static int sys_kernel_release(char *buffer, size_t size)
 {
     struct utsname name;
@@ -139,6 +157,7 @@ aw_sys_table aw_sys = {
     .getcwd = getcwd,
     .geteuid = geteuid,
     .getegid = getegid,
+    .fd_path = sys_fd_path,
     .kernel_release = sys_kernel_release,
     .file_system_type = sys_file_system_type,
 };

@@ -59,6 +59,7 @@
     X(char *, getcwd, (char *buffer, size_t size), (buffer, size)) \
     X(uid_t, geteuid, (void), ()) \
     X(gid_t, getegid, (void), ()) \
+    X(int, fd_path, (int fd, char *path, size_t size), (fd, path, size)) \
     X(int, kernel_release, (char *buffer, size_t size), (buffer, size)) \
     X(long, file_system_type, (int fd), (fd))
 

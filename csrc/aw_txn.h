@@ -16,9 +16,13 @@
 #include "aw_payload.h"
 #include "aw_stage.h"
 
+#include <sys/types.h>
+
 struct aw_writer {
     char      *target;   /* absolute                                         */
     aw_options options;
+    dev_t      dev;      /* the directory that was last found to lie in no   */
+    ino_t      ino;      /* version of another target; 0: none yet           */
     aw_memo    memo;     /* of the last write                                */
 };
 
@@ -62,6 +66,10 @@ bool aw_txn_is_durable(const aw_txn *t);
 
 /* (1) Seal the payload; see that its paths fit and its sources can be read. */
 int aw_txn_check_payload(aw_txn *t);
+
+/* Open the target, which must not lie in a version of another. TARGET is -1 if it
+ * is missing and may be created. */
+int aw_txn_open_target(aw_txn *t);
 
 /* (2) Open the target, lock it, and make sure that the path still leads there. */
 int aw_txn_take_lock(aw_txn *t);

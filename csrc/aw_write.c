@@ -359,8 +359,7 @@ static int plan_once(aw_txn *t)
 {
     if (aw_txn_check_payload(t) < 0)
         return -1;
-    t->target = aw_target_open(t->writer->target, t->err);
-    if (t->target < 0 && (!t->writer->options.create || errno != ENOENT))
+    if (aw_txn_open_target(t) < 0)
         return -1;
     if (t->target < 0 && aw_rules_for(-1, &t->writer->options, &t->rules, t->err) < 0)
         return -1;
@@ -387,6 +386,7 @@ int aw_plan(aw_writer *writer, aw_payload *payload, aw_result *result, aw_error 
         int rc;
 
         aw_txn_begin(&t, writer, payload, NULL, err);
+        t.may_create = writer->options.create;
         rc = plan_once(&t);
         if (i + 1 == ATTEMPTS_MAX || !aw_txn_was_replaced(&t))
             return aw_txn_finish(&t, rc, result);

@@ -392,6 +392,31 @@ describe("G7: a target", function()
         assert.equal("link", sandbox.kind(dir .. "/link"))
     end)
 
+    it("is refused that is or lies in a version of another one, made or not", function()
+        local outer = new_writer { a = "3", ["sub/deep/x"] = "1" }
+        local live = volume.live(target)
+        local before = sandbox.listing(dir)
+        for path, relation in pairs {
+            ["..data"] = "is", [live] = "is", ["sub"] = "lies inside", ["sub/deep"] = "lies inside",
+            ["..data/new"] = "lies inside", ["sub/new"] = "lies inside",
+        } do
+            local inner = assert(atomicwriter.new(target .. "/" .. path,
+                { create = true, durability = "none" }))
+            for _, call in ipairs { "write", "plan", "rollback", "collect" } do
+                local payload = (call == "write" or call == "plan") and { b = "2" } or nil
+                local result, err = inner[call](inner, payload)
+                assert.is_nil(result, call .. " of " .. path)
+                if not path:find "new" or payload then
+                    assert.equal("foreign_entry", err.code)
+                    assert.equal(("%s/%s: it %s the version %s of %s"):format(target, path,
+                        relation, live, target), err.message)
+                end
+            end
+            assert.equal(before, sandbox.listing(dir))
+        end
+        assert.is_false(assert(outer:write { a = "3", ["sub/deep/x"] = "1" }).changed)
+    end)
+
     it("follows a link that is turned elsewhere between two writes", function()
         sandbox.mkdir(dir .. "/one")
         sandbox.mkdir(dir .. "/two")

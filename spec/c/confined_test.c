@@ -188,6 +188,191 @@ TEST(lock_link, "G7: a ..lock that is a link, a directory or a FIFO is a clear e
     CHECK(disk_mode("victim") == 0644);
 }
 
+/* ---- where the target lies --------------------------------------------- */
+
+typedef enum operation { WRITE, PLAN, ROLLBACK, COLLECT } operation;
+
+static int try_operation(operation which, const char *target, aw_error *err)
+{
+    aw_options options = options_keeping(1);
+    aw_payload *payload = payload_of(FILES(F("b", "2")));
+    aw_result result = AW_RESULT_INIT;
+    aw_writer *writer = NULL;
+    size_t removed;
+    int rc = -1;
+
+    options.create = true;
+    CHECK_OK(aw_writer_open(target, &options, &writer, err), err);
+    if (which == WRITE)
+        rc = aw_write(writer, payload, NULL, &result, err);
+    else if (which == PLAN)
+        rc = aw_plan(writer, payload, &result, err);
+    else if (which == ROLLBACK)
+        rc = aw_rollback(writer, NULL, NULL, NULL, &result, err);
+    else
+        rc = aw_collect(writer, &removed, err);
+    aw_result_clear(&result);
+    aw_writer_close(writer);
+    aw_payload_free(payload);
+    return rc;
+}
+
+/* All of them are refused, because TARGET is or lies in VERSION of "target". */
+static void check_refused(const char *target, const char *relation, const char *version)
+{
+    char *expected, *path, *before = disk_full_state("."), *after;
+    bool there = access(target, F_OK) == 0;
+
+    CHECK(asprintf(&path, "%s/%s", test_dir, target) > 0);
+    CHECK(asprintf(&expected, "it %s the version %s of %s/target", relation, version, test_dir) > 0);
+    for (operation which = WRITE; which <= (there ? COLLECT : PLAN); which++) {
+        aw_error err;
+
+        CHECK_THAT(try_operation(which, target, &err) < 0, "%s, operation %d", target, which);
+        CHECK_THAT(err.code == AW_E_FOREIGN_ENTRY && !err.committed, "%s, operation %d: %s",
+                   target, which, aw_code_name(err.code));
+        CHECK_TEXT(err.detail, expected);
+        CHECK_TEXT(err.path, path);
+    }
+    after = disk_full_state(".");
+    CHECK_TEXT(after, before);
+    free(before);
+    free(after);
+    free(expected);
+    free(path);
+}
+
+TEST(inside_a_version, "G7: a target that is or lies in a version of another is refused, and untouched")
+{
+    static const char unfinished[] = "..2999_01_01_00_00_00.1";
+    static const char retired[] = "..2001_01_01_00_00_00.1_tmp";
+    char *old, *live, *path;
+
+    must_write(FILES(F("a", "1")));
+    old = live_name("target");
+    must_write(FILES(F("a", "1"), F("d/e/x", "1")));
+    live = live_name("target");
+    leave_residue();
+    disk_symlink("target/d", "link");
+    check_refused("target/..data", "is", live);
+    check_refused("target/..data/d", "lies inside", live);
+    check_refused("target/d", "lies inside", live);
+    check_refused("target/d/e", "lies inside", live);
+    check_refused("link/e", "lies inside", live);
+    check_refused("target/d/new", "lies inside", live);
+    check_refused("target/..data/d/../new", "lies inside", live);
+    check_refused("target/..2998_01_01_00_00_00.1", "is", "..2998_01_01_00_00_00.1");
+    CHECK(asprintf(&path, "target/%s", old) > 0);
+    check_refused(path, "is", old);
+    free(path);
+    CHECK(asprintf(&path, "target/%s", unfinished) > 0);
+    check_refused(path, "is", unfinished);
+    free(path);
+    CHECK(asprintf(&path, "target/%s", retired) > 0);
+    check_refused(path, "is", retired);
+    free(path);
+    CHECK(rename("target/..data", "moved") == 0); /* who repairs it wants them as they were */
+    disk_symlink("..2000_01_01_00_00_00.1", "target/..data");
+    CHECK(asprintf(&path, "target/%s", live) > 0);
+    check_refused(path, "is", live);
+    free(path);
+    free(old);
+    free(live);
+}
+
+TEST(like_a_version, "a directory that is merely named like a version, with no ..data beside, is a target")
+{
+    static const char *const targets[] = {
+        "..2026_11_22_15_04_05.1", "..2026_11_22_15_04_05.1/below", "..2026_11_22_15_04_05.1_tmp",
+        "..2026_11_22_15_04_05.x", "..data", /* the last one, for it is beside the others */
+    };
+
+    for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++) {
+        aw_error err;
+
+        CHECK_OK(try_operation(PLAN, targets[i], &err), &err);
+        CHECK_OK(try_operation(WRITE, targets[i], &err), &err);
+        CHECK_CLEAN(targets[i], FILES(F("b", "2")), 0);
+        CHECK_OK(try_operation(WRITE, targets[i], &err), &err); /* now ..data is in it */
+        CHECK_OK(try_operation(COLLECT, targets[i], &err), &err);
+    }
+}
+
+TEST(turned_into_a_version, "G7: an open writer notices that its path leads into a version from now on")
+{
+    aw_payload *payload = payload_of(FILES(F("b", "2")));
+    aw_options options = options_keeping(1);
+    aw_writer *writer = NULL;
+    aw_result result = AW_RESULT_INIT;
+    char *before, *after;
+    aw_error err;
+
+    must_write(FILES(F("d/x", "1")));
+    disk_mkdir("free", 0755);
+    disk_symlink("free", "link");
+    CHECK_OK(aw_writer_open("link", &options, &writer, &err), &err);
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+        aw_result_clear(&result);
+    }
+    CHECK(unlink("link") == 0);
+    disk_symlink("target/d", "link");
+    before = disk_full_state("target");
+    for (int i = 0; i < 2; i++) {
+        CHECK(aw_write(writer, payload, NULL, &result, &err) < 0);
+        CHECK(err.code == AW_E_FOREIGN_ENTRY && !err.committed);
+    }
+    after = disk_full_state("target");
+    CHECK_TEXT(after, before);
+    CHECK(unlink("link") == 0);
+    disk_symlink("free", "link");
+    CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+    CHECK(!result.changed);
+    aw_result_clear(&result);
+    aw_writer_close(writer);
+    aw_payload_free(payload);
+    free(before);
+    free(after);
+}
+
+static size_t paths_asked;
+static int (*real_fd_path)(int fd, char *path, size_t size);
+
+static int count_fd_path(int fd, char *path, size_t size)
+{
+    paths_asked++;
+    return real_fd_path(fd, path, size);
+}
+
+TEST(asked_once, "an open writer asks once where its target lies")
+{
+    aw_payload *payload = payload_of(FILES(F("a", "1")));
+    aw_writer *writer = writer_keeping(1);
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+
+    real_fd_path = aw_sys.fd_path;
+    aw_sys.fd_path = count_fd_path;
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+        aw_result_clear(&result);
+    }
+    CHECK(paths_asked == 1);
+    aw_writer_close(writer);
+    aw_payload_free(payload);
+}
+
+TEST(beside_a_version, "G7: a directory of somebody else's beside the versions is a target")
+{
+    aw_error err;
+
+    must_write(FILES(F("a", "1")));
+    disk_mkdir("target/..other", 0755);
+    CHECK_OK(try_operation(WRITE, "target/other", &err), &err);
+    CHECK_OK(try_operation(WRITE, "target/..other", &err), &err);
+    CHECK_CLEAN("target/other", FILES(F("b", "2")), 0);
+}
+
 /* ---- races ------------------------------------------------------------- */
 
 static int (*real_symlinkat)(const char *text, int dir, const char *name);

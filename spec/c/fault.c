@@ -274,6 +274,7 @@ const int *fault_codes(fault_call call)
     static const int close_codes[] = { EIO, ENOSPC, 0 };
     static const int poll_codes[] = { ENOMEM, 0 };
     static const int cwd_codes[] = { ENOENT, ENOMEM, 0 };
+    static const int path_codes[] = { ENOENT, EACCES, ENAMETOOLONG, ENOMEM, 0 };
     static const int release_codes[] = { EFAULT, 0 };
     static const int never_fails[] = { 0 };
 
@@ -296,6 +297,7 @@ const int *fault_codes(fault_call call)
     case CALL_close: return close_codes;
     case CALL_poll: return poll_codes;
     case CALL_getcwd: return cwd_codes;
+    case CALL_fd_path: return path_codes;
     case CALL_kernel_release: return release_codes;
     case CALL_clock_gettime: case CALL_sleep: case CALL_geteuid: case CALL_getegid:
         return never_fails;

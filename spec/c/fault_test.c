@@ -753,6 +753,114 @@ TEST(many, "G2 G3 G5: faults in a write of so many files that one call syncs the
                         .act = act_write, .stride = 3 });
 }
 
+/* ---- where the target lies --------------------------------------------- */
+
+/* The next scenarios' target lies in a directory named like a version, so that
+ * it is looked whether that is one. */
+static void enter_likeness(void)
+{
+    disk_mkdir("..2026_11_22_15_04_05.1", 0755);
+    CHECK(chdir("..2026_11_22_15_04_05.1") == 0);
+}
+
+TEST(likeness, "G2 G3 G5: faults in a write below a directory that is named like a version")
+{
+    enter_likeness();
+    explore((scenario){ .history = { OLD }, .after = NEW, .other = OTHER, .keep = 1,
+                        .act = act_write });
+    explore((scenario){ .after = NEW, .other = OTHER, .keep = 1, .act = act_write,
+                        .creates = true });
+}
+
+/* The number of the first CALL from number AT on in what was counted last. */
+static unsigned next_call(fault_call call, unsigned at)
+{
+    while (at <= fault_calls() && fault_call_at(at) != call)
+        at++;
+    CHECK_THAT(at <= fault_calls(), "%s is not called", fault_call_name(call));
+    return at;
+}
+
+static void try_unknown_place(scenario s)
+{
+    static const int codes[] = { ENOENT, EACCES, ENAMETOOLONG, ENOMEM, EIO };
+    unsigned at[3];
+
+    set_up(&s);
+    CHECK(act(&s, (fault_plan){ .kind = FAULT_NONE }).rc == 0);
+    at[0] = next_call(CALL_fd_path, 1);
+    at[1] = next_call(CALL_fstatat, at[0]);
+    at[2] = at[0] - 1; /* the parent's openat, or the target's fstat */
+    CHECK(fault_call_at(at[2]) == (s.creates ? CALL_openat : CALL_fstat));
+    disk_remove("target");
+    for (size_t i = 0; i < 3 * sizeof codes / sizeof codes[0]; i++) {
+        outcome o;
+
+        set_up(&s);
+        o = act(&s, (fault_plan){ .at = at[i % 3], .kind = FAULT_FAIL, .code = codes[i / 3] });
+        CHECK_THAT(o.rc == 0 && o.changed && o.hits == 1, "%s: %s",
+                   fault_call_name(fault_call_at(at[i % 3])), strerrorname_np(codes[i / 3]));
+        CHECK_CLEAN("target", s.after, 1);
+        disk_remove("target");
+    }
+}
+
+TEST(unknown_place, "a write is as good where the kernel does not tell where its target lies")
+{
+    enter_likeness();
+    try_unknown_place((scenario){ .history = { OLD }, .after = NEW, .keep = 1, .act = act_write });
+    try_unknown_place((scenario){ .after = NEW, .keep = 1, .act = act_write, .creates = true });
+}
+
+static int act_inside(const scenario *s, aw_result *result, aw_error *err)
+{
+    aw_options options = act_options(s);
+    aw_writer *writer = NULL;
+    aw_payload *payload = payload_of(s->after);
+    int rc = aw_writer_open("target/d", &options, &writer, err);
+
+    if (rc == 0)
+        rc = aw_write(writer, payload, NULL, result, err);
+    aw_writer_close(writer);
+    aw_payload_free(payload);
+    return rc;
+}
+
+TEST(inside_a_version, "G7: a write into another target's version changes nothing, whatever else fails")
+{
+    const scenario s = { .history = { OLD }, .after = OTHER, .keep = 1, .act = act_inside };
+    fault_call trace[32];
+    char *state, *after;
+    size_t descriptors;
+    unsigned calls;
+
+    set_up(&s);
+    state = disk_full_state("target");
+    descriptors = disk_open_files();
+    CHECK(act(&s, (fault_plan){ .kind = FAULT_NONE }).err.code == AW_E_FOREIGN_ENTRY);
+    calls = fault_calls();
+    CHECK(calls < 32);
+    for (unsigned at = 1; at <= calls; at++)
+        trace[at] = fault_call_at(at);
+    for (unsigned at = 1; at <= calls; at++) {
+        if (trace[at] == CALL_fd_path || trace[at] == CALL_fstatat)
+            continue; /* without an answer it is not refused */
+        for (const int *code = fault_codes(trace[at]); *code != 0; code++) {
+            outcome o = act(&s, (fault_plan){ .at = at, .kind = FAULT_FAIL, .code = *code });
+
+            CHECK_THAT(o.rc < 0 && !o.err.committed && o.hits == 1, "%s: %s",
+                       fault_call_name(trace[at]), strerrorname_np(*code));
+            CHECK(o.err.code == (trace[at] == CALL_openat || trace[at] == CALL_getcwd
+                                 ? AW_E_IO : AW_E_FOREIGN_ENTRY));
+            CHECK(disk_open_files() == descriptors);
+        }
+    }
+    after = disk_full_state("target");
+    CHECK_TEXT(after, state);
+    free(state);
+    free(after);
+}
+
 TEST(total, "all faults together")
 {
     test_note("%u points, %u violations", all_points, violations);
