@@ -65,7 +65,9 @@ describe("atomicwriter run", function()
             targets[#targets + 1] = cjson.decode(line).target
         end
         assert.same({ target, second }, targets)
-        works "return {}"
+        local status, _, stderr = run "return {}"
+        assert.equal(0, status)
+        assert.truthy(stderr:find("it returns no projection", 1, true), stderr)
     end)
 
     it("asks a function for the payload, with the context", function()
@@ -141,6 +143,20 @@ describe("atomicwriter run", function()
         assert.truthy(works('return { target = TARGET, payload = { a = "1" } }', "--dry-run")
             :find("would be published", 1, true))
         assert.equal(before, sandbox.listing(target))
+    end)
+
+    it("prints on standard error what the script prints", function()
+        local status, stdout, stderr = run [[print("hello", 1)
+            return { target = TARGET, create = true, payload = { a = "1" } }]]
+        assert.equal(0, status, stderr)
+        assert.equal("hello\t1\n", stderr)
+        assert.falsy(stdout:find("hello", 1, true))
+    end)
+
+    it("refuses two projections of one target", function()
+        local text = refused(1, [[local one = { target = TARGET, payload = {} }
+            return { one, one }]])
+        assert.truthy(text:find("projections 1 and 2 have the same target", 1, true), text)
     end)
 
     describe("check and reload", function()

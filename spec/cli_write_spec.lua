@@ -789,6 +789,11 @@ describe("atomicwriter write", function()
                 "--no-rollback-on-reload-failure")
         end)
 
+        it("commands that are empty, such as those of an unset variable", function()
+            refused(2, "--check: the command is empty", "--from-literal", "a=1", "--check", "")
+            refused(2, "--reload: the command is empty", "--from-literal", "a=1", "--reload", " ")
+        end)
+
         it("options that need or exclude others", function()
             refused(2, "exclude each other", "--from-literal", "a=1", "--watch", "-n")
             refused(2, "exclude each other", "--from-literal", "a=1",

@@ -71,6 +71,13 @@ describe("data", function()
                 .. " " .. value.f)
         end)
 
+        it("keeps empty lists apart from empty objects", function()
+            local value = load(".json", '{"a": [], "b": {}, "c": [[ ], {}], "d": "[]", "e": [\n]}')
+            assert.equal('{"a":[],"b":{},"c":[[],{}],"d":"[]","e":[]}',
+                show("{{ x | json }}", value))
+            assert.equal("0", show("{% for _ in ipairs(x.a) do %}no{% end %}{{ #x.a }}", value))
+        end)
+
         it("keeps each digit of a whole number, however long", function()
             local value = load(".json", [[{"id": 12345678901234567890, "list": [9007199254740993,
                 -9007199254740993, 9007199254740991], "s": "\"\\12345678901234567890", "f": 1.5e3,
@@ -120,6 +127,12 @@ describe("data", function()
             end
             assert.equal("x", load(".yaml", "--- x\n...\n"))
             assert.is_false(load(".yaml", "false"))
+        end)
+
+        it("keeps empty lists apart from empty mappings", function()
+            local value = load(".yaml", "a: []\nb: {}\n")
+            assert.equal('{"a":[],"b":{}}', show("{{ x | json }}", value))
+            assert.equal("a: []\nb: {}", show("{{ x | yaml }}", value))
         end)
 
         it("takes a byte order mark in front", function()

@@ -69,11 +69,12 @@ local CREATE = { { "--create", nil, "Make the target directory when it is missin
 
 local CHECK = {
     { "--check", "CMD", "Shell command that looks at the complete new version before anybody else "
-        .. "can; {} is its path. If it fails, nothing is published." },
+        .. "can; {} is its path. If it fails, nothing is published.", convert = values.command },
 }
 
 local RELOAD = {
-    { "--reload", "CMD", "Shell command to run once for each version that is published." },
+    { "--reload", "CMD", "Shell command to run once for each version that is published.",
+        convert = values.command },
     { "--signal", "NAME", "Signal to send once for each version, with --pid-file.",
         convert = values.signal },
     { "--pid-file", "FILE", "File with the id of the process to signal." },

@@ -261,9 +261,16 @@ local function as_list(returned)
     return is_list and returned or { returned }
 end
 
+local function print_to_stderr(...)
+    local words = {}
+    for index = 1, select("#", ...) do words[index] = tostring((select(index, ...))) end
+    io.stderr:write(table.concat(words, "\t"), "\n")
+end
+
 -- Run the script with globals of its own, on top of Lua's.
 local function run_script(self)
-    local chunk, why = loadfile(self.path, "t", setmetatable({}, { __index = _G }))
+    local globals = { print = print_to_stderr } -- standard output has the results
+    local chunk, why = loadfile(self.path, "t", setmetatable(globals, { __index = _G }))
     if not chunk then
         return nil, failure.new { code = "project", message = why }
     end
@@ -314,11 +321,18 @@ function Project:load()
     if not list then
         return fail(self, "it must return a projection or a list of them, got a " .. type(returned))
     end
-    local projections = {}
+    local projections, targets = {}, {}
     for index, fields in ipairs(list) do
         local made, fault = new_projection(self, fields, index)
         if not made then return nil, fault end
-        projections[index] = made
+        if targets[made.target] then
+            return fail(self, format("projections %d and %d have the same target, %s",
+                targets[made.target], index, made.target))
+        end
+        projections[index], targets[made.target] = made, index
+    end
+    if #projections == 0 then
+        self._services.console:warn(self.name .. ": it returns no projection")
     end
     return projections
 end

@@ -158,7 +158,7 @@ local function advise(self, err)
     if err.code == "cancelled" or ended then
         err.code, self._services.interrupted = "cancelled", true
         err.message = format("%s: interrupted; nothing was published", self.target)
-    elseif err.code == "no_target" and not self._options.create
+    elseif err.code == "no_target" and self._gather and not self._options.create
         and find(err.message, "no such", 1, true) then
         err.message = err.message .. " (--create, or create = true, makes it)"
     end

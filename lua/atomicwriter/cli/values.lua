@@ -34,6 +34,14 @@ function M.dir_mode(text)
     return mode
 end
 
+--- A command of the shell.
+-- @tparam string text
+-- @treturn string
+function M.command(text)
+    if not find(text, "%S") then return nil, "the command is empty" end
+    return text
+end
+
 --- A whole number from 0 to 1000000.
 -- @tparam string text
 -- @treturn number

@@ -38,6 +38,41 @@ local function explain(text, message)
     return why, place_of(text, tonumber(position))
 end
 
+-- Where the string ends that begins at START.
+local function end_of_string(text, start)
+    local stop = start
+    repeat
+        stop = find(text, '["\\]', stop + 1)
+        local escaped = sub(text, stop, stop) == "\\"
+        if escaped then stop = stop + 1 end
+    until not escaped
+    return stop
+end
+
+-- What stands for the items of an empty list, which cjson could not tell from an empty object. As a
+-- key it has a byte that is unlikely in any other.
+local NO_ITEMS = "\1no items"
+
+-- TEXT, which is valid, with NO_ITEMS as the only key in an object for each empty list.
+local function mark_empty_lists(text)
+    local out, kept, position = {}, 1, 1
+    while true do
+        local start = find(text, '["%[]', position)
+        if not start then break end
+        if sub(text, start, start) == '"' then
+            position = end_of_string(text, start) + 1
+        else
+            local stop = match(text, "^%[[ \t\r\n]*%]()", start)
+            if stop then
+                out[#out + 1] = sub(text, kept, start - 1) .. '{"\\u0001no items":0}'
+                kept = stop
+            end
+            position = stop or start + 1
+        end
+    end
+    return table.concat(out) .. sub(text, kept)
+end
+
 -- TEXT, which is valid, with each whole number that no double can hold as a string; nil and the
 -- position of a number that is too large for anything.
 local function quote_long_numbers(text)
@@ -46,12 +81,7 @@ local function quote_long_numbers(text)
         local start, stop = find(text, '["%d-][%d.eE+-]*', position)
         if not start then break end
         if sub(text, start, start) == '"' then
-            stop = start
-            repeat
-                stop = find(text, '["\\]', stop + 1)
-                local escaped = sub(text, stop, stop) == "\\"
-                if escaped then stop = stop + 1 end
-            until not escaped
+            stop = end_of_string(text, start)
         else
             local number = value.exact_number(sub(text, start, stop))
             if number == math.huge or number == -math.huge then return nil, start end
@@ -67,12 +97,13 @@ end
 
 local to_integer = math.tointeger -- luacheck: ignore 143
 
--- ITEM with whole numbers as integers, where Lua has such: cjson makes floats of all, and a float
--- reads 8080.0 when Lua itself makes it part of a string.
-local function whole(item)
-    if type(item) == "number" then return to_integer(item) or item end
+-- ITEM with its empty lists, and with whole numbers as integers, where Lua has such: cjson makes
+-- floats of all, and a float reads 8080.0 when Lua itself makes it part of a string.
+local function mend(item)
+    if type(item) == "number" then return to_integer and to_integer(item) or item end
     if type(item) ~= "table" then return item end
-    for key, field in next, item do item[key] = whole(field) end
+    if item[NO_ITEMS] then return value.mark_list({}) end
+    for key, field in next, item do item[key] = mend(field) end
     return item
 end
 
@@ -92,12 +123,15 @@ function M.decode(text)
     end
     local ok, item = pcall(decoder.decode, text)
     if not ok then return nil, explain(text, item) end
+    local marked = text
     if find(text, LONG_NUMBER) or find(text, HUGE_EXPONENT) then
         local quoted, position = quote_long_numbers(text)
         if not quoted then return nil, "a number is too large", place_of(text, position) end
-        item = decoder.decode(quoted)
+        marked = quoted
     end
-    return to_integer and whole(item) or item
+    if find(marked, "%[[ \t\r\n]*%]") then marked = mark_empty_lists(marked) end
+    if marked ~= text then item = decoder.decode(marked) end
+    return mend(item)
 end
 
 return M

@@ -117,7 +117,10 @@ function Loader:sequence(event, depth)
     if event.anchor then self.open[event.anchor] = true end
     while true do
         local item_event = self:next()
-        if item_event.type == "SEQUENCE_END" then return list end
+        -- Templates take a table with a metatable as it is, so only those have one that need it.
+        if item_event.type == "SEQUENCE_END" then
+            return #list == 0 and value.mark_list(list) or list
+        end
         list[#list + 1] = self:node(item_event, depth)
     end
 end

@@ -14,9 +14,6 @@ local ESCAPE_OF = {
     ["\t"] = "\\t",
 }
 
--- The metatable of tables that are lists, also when they are empty.
-local LIST = {}
-
 local function escape(character)
     return ESCAPE_OF[character] or format("\\u%04x", string.byte(character))
 end
@@ -39,7 +36,7 @@ local function encode_table(map, step, depth, parents)
     if parents[map] then error("a table contains itself", 0) end
     parents[map] = true
     local items = {}
-    local is_list = getmetatable(map) == LIST or value.is_list(map)
+    local is_list = value.is_list(map)
     if is_list then
         for index, item in ipairs(map) do items[index] = encode(item, step, depth + 1, parents) end
     else
@@ -76,10 +73,11 @@ local M = {}
 function M.list(items)
     local copy = {}
     for index, item in ipairs(items) do copy[index] = item end
-    return setmetatable(copy, LIST)
+    return value.mark_list(copy)
 end
 
---- Encode ITEM. An empty table is an object. Raises for what JSON cannot hold.
+--- Encode ITEM. An empty table is an object, unless it is marked as a list. Raises for what JSON
+-- cannot hold.
 -- @param item
 -- @tparam[opt=""] string step indentation of each level; none: everything on one line
 -- @treturn string

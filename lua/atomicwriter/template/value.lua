@@ -85,10 +85,21 @@ function M.sorted_keys(map)
     return keys
 end
 
---- Tell whether a table is a list: its keys are 1 to n, and n is not 0.
+-- The metatable of lists that are known to be such, since an empty table tells nothing.
+local LIST = {}
+
+--- Mark a table as a list, also when it is empty.
+-- @tparam table items
+-- @treturn table the same
+function M.mark_list(items)
+    return setmetatable(items, LIST)
+end
+
+--- Tell whether a table is a list: it is marked as one, or its keys are 1 to n and n is not 0.
 -- @tparam table map
 -- @treturn boolean
 function M.is_list(map)
+    if getmetatable(map) == LIST then return true end
     local count = 0
     for key in next, map do
         if type(key) ~= "number" then return false end

@@ -32,7 +32,7 @@ end
 local FAULTS = {
     { "dangling", "dangles: nothing is behind this name", passing = true },
     { "missing", "is missing: the live version has it, but no name leads there" },
-    { "foreign", "is in the way: the live version has a file of this name" },
+    { "foreign", "is in the way: it is not ours" },
     { "residue", "is left over from a writer that was killed", passing = true },
 }
 
