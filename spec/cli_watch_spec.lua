@@ -236,6 +236,45 @@ describe("atomicwriter --watch", function()
         end)
     end
 
+    it("finishes the check in hand at SIGTERM, publishes, and exits with 0", function()
+        sandbox.write_file(path "x.tmpl", "one")
+        child = command.spawn("write", target, "--create", "--durability", "none", "--watch",
+            "--template", path "x.tmpl", "--check", "touch " .. path "begun" .. "; sleep 0.4")
+        assert.truthy(eventually(function() return sandbox.kind(path "begun") end))
+        stop()
+        assert.equal("one", live "x")
+    end)
+
+    it("renders at times although changes never cease", function()
+        sandbox.write_file(path "x.tmpl", "one")
+        watch("--template", path "x.tmpl")
+        local noise = sandbox.spawn { "sh", "-c", "cd " .. dir
+            .. "; while :; do echo >noise; sleep 0.005; done" }
+        replace("x.tmpl", "two")
+        live_becomes("x", "two")
+        noise:kill "KILL"
+        stop()
+    end)
+
+    it("holds no version of a source that it has read", function()
+        local source = path "source"
+        local function publish(text)
+            sandbox.must(command.words("write", source, "--create", "--durability", "none",
+                "--from-literal", "x=" .. text))
+        end
+        publish "0"
+        watch("--template", source)
+        for n = 1, 5 do
+            publish(tostring(n))
+            live_becomes("x", tostring(n))
+        end
+        local status = require("cjson").decode(
+            sandbox.must(command.words("status", source, "--output", "json")))
+        assert.equal(2, #status.versions) -- the live one, and one that is retained
+        for _, version in ipairs(status.versions) do assert.is_false(version.leased) end
+        stop()
+    end)
+
     it("rolls back what cannot be reloaded, goes on, and takes the next good version", function()
         sandbox.write_file(path "x.tmpl", "good")
         watch("--template", path "x.tmpl", "--reload", "grep -q good " .. target .. "/x")

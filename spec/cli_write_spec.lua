@@ -661,6 +661,12 @@ describe("atomicwriter write", function()
             assert.equal(before, sandbox.listing(dir))
         end)
 
+        it("says when the target could not be made", function()
+            target = dir .. "/missing/new"
+            refused(1, "its parent directory does not exist", "-n", "--create",
+                "--from-literal", "a=1")
+        end)
+
         it("makes no target", function()
             target = dir .. "/new"
             refused(1, "--create", "-n", "--from-literal", "a=1")

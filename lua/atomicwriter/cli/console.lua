@@ -98,13 +98,13 @@ end
 
 --- Print a result: in JSON what RECORD_OF() returns, or else LINES.
 -- @tparam function record_of
--- @tparam {string,...} lines not printed when the console is quiet
+-- @tparam {string,...} lines; nothing is printed when the console is quiet
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] string why it could not be written
 function Console:result(record_of, lines)
-    if self.json then return self:write(encode(record_of()) .. "\n") end
     if self._quiet then return true end
+    if self.json then return self:write(encode(record_of()) .. "\n") end
     local text = {}
     for index, line in ipairs(lines) do text[index] = M.clean(line) .. "\n" end
     return self:write(table.concat(text))

@@ -8,7 +8,7 @@
 -- check, 4 published but not reloaded.
 -- @module atomicwriter.cli.projection
 
-local find, format = string.find, string.format
+local find, format, gsub, match = string.find, string.format, string.gsub, string.match
 
 local COMMAND_TIMEOUT = 60
 local PROGRESS_AFTER = 1 -- seconds
@@ -242,13 +242,25 @@ function Projection:gather()
         gather_interruptibly, self)
 end
 
+-- That the target cannot be made, or nil.
+local function parent_failure(self)
+    local input = require "atomicwriter.input"
+    if not self._options.create or input.is_directory(self.target) then return nil end
+    local parent = match(gsub(self.target, "(.)/+$", "%1"), "^(.*/)") or "."
+    if input.is_directory(parent) then return nil end
+    return require("atomicwriter.failure").new {
+        code = "no_target", message = self.target .. ": its parent directory does not exist",
+    }
+end
+
 --- What a write of PAYLOAD would do; prints it.
 -- @tparam table payload
 -- @treturn table outcome
 function Projection:plan(payload)
     local writer, err = open_writer(self)
     if not writer then return failed(self, err) end
-    local result, plan_err = writer:plan(payload)
+    local result, plan_err = nil, parent_failure(self)
+    if not plan_err then result, plan_err = writer:plan(payload) end
     if not result then return failed(self, plan_err) end
     local code = print_result(self, result, {}, describe(self, result, true), DONE)
     return { code = code, result = result }
