@@ -266,7 +266,7 @@ typedef int (*aw_check_fn)(void *context, const char *stage, char *reason, size_
 
 typedef enum aw_phase {
     AW_COMPARING = 0, /* (5): the payload with the live version              */
-    AW_WRITING,       /* (7): files written or linked                        */
+    AW_WRITING,       /* (6) (7): files written or linked; told before (6)   */
     AW_SYNCING        /* (9): files synced; not when AW_NOT_DURABLE          */
 } aw_phase;
 

@@ -252,8 +252,7 @@ int aw_stage_fill(aw_stage *stage, const aw_payload *payload, int live,
 
     f.writeback = rules->options->durability == AW_DURABLE
                   && payload->count - result->unchanged < SYNCFS_MIN;
-    if (aw_meter_begin(meter, AW_WRITING, payload->count, err) == 0
-        && make_folders(&f) == 0 && fill_items(&f, actions) == 0)
+    if (make_folders(&f) == 0 && fill_items(&f, actions) == 0)
         rc = finish_folders(&f);
     aw_cursor_close(&f.to);
     aw_cursor_close(&f.live);

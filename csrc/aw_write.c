@@ -136,6 +136,9 @@ static int make_version(aw_txn *t)
 {
     if (t->untouched && survey(t) < 0)
         return -1;
+    /* The caller is told before anything is made: it may have to get ready to undo it. */
+    if (aw_meter_begin(&t->meter, AW_WRITING, t->payload->count, t->err) < 0)
+        return -1;
     return aw_stage_make(&t->stage, t->target, t->newest, t->err);
 }
 

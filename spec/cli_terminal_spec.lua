@@ -4,7 +4,8 @@
 local command = require "spec.support.command"
 local sandbox = require "spec.support.sandbox"
 
--- Slow down each call of the executable that starts with `write`, so that it can be looked at.
+-- Slow down the write-back that is begun after each file, so that a write can be looked at. It is
+-- so as long as there are fewer files than it takes for the core to sync them all at once.
 local SLOW = { "strace", "-f", "-qq", "-I4", "-o", "/dev/null", "-e", "trace=write,sync_file_range",
     "-e", "inject=sync_file_range:delay_enter=50ms" }
 
@@ -109,7 +110,7 @@ describe("atomicwriter on a terminal", function()
             if not sandbox.has "strace" then pending("needs strace") end
             case[2]()
             local before = sandbox.readlink(target .. "/..data")
-            local out, status = on_terminal(words_of(SLOW, write_words(many_files(100))),
+            local out, status = on_terminal(words_of(SLOW, write_words(many_files(40))),
                 is_writing())
             assert.truthy(out:find("interrupted; nothing was published", 1, true), out)
             assert.equal(130, status)
@@ -124,7 +125,7 @@ describe("atomicwriter on a terminal", function()
     for _, signal in ipairs { "TERM", "HUP", "INT" } do
         it("SIG" .. signal .. " in the middle of a plain write leaves nothing either", function()
             if not sandbox.has "strace" then pending("needs strace") end
-            local words = write_words(many_files(100))
+            local words = write_words(many_files(40))
             -- strace would end by the signal, so it goes to the command alone.
             local script = "echo $$ >" .. dir .. "/pid; exec " .. sandbox.sh(words)
             local child = sandbox.spawn(words_of(SLOW, { "sh", "-c", script }))

@@ -95,6 +95,7 @@ Services.__index = Services
 
 -- Signals are caught once there is something to finish or to undo, and not before: it takes luv.
 function Services:catch_signals()
+    if jit then jit.off() end -- what is compiled calls no hooks, and could not be interrupted
     self.signals = self.signals
         or require("atomicwriter.cli.process").signals(not self.stays)
     return self.signals

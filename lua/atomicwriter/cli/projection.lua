@@ -186,7 +186,12 @@ local function watch_progress(self)
         -- A write that changes nothing shall not have to load luv, unless it takes its time.
         local quick = progress.phase == "compare" and not compared
         compared = true
-        if quick and not services.signals or not pcall(require, "luv") then return true end
+        if quick and not services.signals then return true end
+        local found, why = pcall(require, "luv")
+        if not found then
+            -- The interpreter raises a SIGINT anywhere, also while luv is being loaded.
+            return not find(tostring(why), "interrupted!", 1, true), "SIGINT"
+        end
         local signals = services:catch_signals()
         signals:poll()
         local waits = progress.phase == "lock"
