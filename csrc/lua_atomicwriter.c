@@ -1258,11 +1258,13 @@ static const char *type_name(mode_t mode)
 static int core_list_directory(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
-    scratch *own = new_scratch(L);
-    int count = scandir(path, &own->names, NULL, by_name);
-    int listed = 0;
+    int count, listed = 0;
+    scratch *own;
     aw_error err;
 
+    lua_settop(L, 1);
+    own = new_scratch(L);
+    count = scandir(path, &own->names, NULL, by_name);
     if (count < 0) {
         aw_fail_io(&err, "opendir", path);
         return push_error(L, NULL, &err);

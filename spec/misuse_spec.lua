@@ -348,6 +348,17 @@ describe("misuse raises at the caller's line:", function()
         end)
     end)
 
+    it("but an argument too many is let go by", function()
+        local core = require "atomicwriter.core"
+        assert.same({ atomicwriter.inspect(dir) }, { atomicwriter.inspect(dir, "x", {}) })
+        local listed = assert(core.list_directory(dir))
+        local given = {}
+        assert.same(listed, core.list_directory(dir, given, given, 3))
+        assert.same({}, given)
+        assert.same(listed, core.list_directory(dir, "x"))
+        assert.same({ core.user_id "root" }, { core.user_id("root", "x") })
+    end)
+
     it("in a coroutine too", function()
         local message
         local line = debug.getinfo(1, "l").currentline + 2
