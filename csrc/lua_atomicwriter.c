@@ -680,26 +680,29 @@ static int tell(lua_State *L)
 /* What stands where, from hooks.base on: a function of ours, the caller's after it. */
 enum { ASK, TELL = 2, HOOKS = 4, HELD = 5, HOOKS_SLOTS = 7 };
 
-/* Push what calling the functions in the options at INDEX takes, and the place for
- * what gather() holds; until then for the string of an option, which a function of
- * the caller's may take out of the table. */
-static void push_hooks(lua_State *L, int index, hooks *calls)
+/* Push what the hooks of a call take: for each value that the options may hold its
+ * name, which take_value() replaces. HELD is first that of "expect", and then for
+ * what gather() holds. */
+static void push_hooks(lua_State *L, hooks *calls)
 {
     luaL_checkstack(L, 20 + HOOKS_SLOTS, NULL);
     calls->base = lua_gettop(L) + 1;
     lua_pushcfunction(L, ask);
     lua_pushliteral(L, "check");
-    if (calls->wanted.check)
-        lua_rawget(L, index);
     lua_pushcfunction(L, tell);
     lua_pushliteral(L, "progress");
-    if (calls->wanted.progress)
-        lua_rawget(L, index);
     lua_pushlightuserdata(L, calls);
     lua_pushliteral(L, "expect");
-    if (calls->wanted.expect)
-        lua_rawget(L, index);
     lua_pushliteral(L, "data");
+}
+
+/* The value in the options at INDEX that stands at AT by name. Nothing of the
+ * caller's can take it out of the table afterwards and have it collected. */
+static void take_value(lua_State *L, int index, int at)
+{
+    lua_pushvalue(L, at);
+    lua_rawget(L, index);
+    lua_replace(L, at);
 }
 
 /* Call the function of ours at AT. Called by the core, so it must return: allocate
@@ -764,8 +767,16 @@ static int call_progress(void *context, const aw_progress *progress, char *reaso
 static void begin_hooks(lua_State *L, int index, const field *fields, hooks *calls)
 {
     calls->L = L;
+    push_hooks(L, calls);
+    /* From here to the last value nothing allocates, so no finalizer of the caller's
+     * changes the options. */
     check_options(L, index, fields, &calls->wanted);
-    push_hooks(L, index, calls);
+    if (calls->wanted.check)
+        take_value(L, index, calls->base + ASK + 1);
+    if (calls->wanted.progress)
+        take_value(L, index, calls->base + TELL + 1);
+    if (calls->wanted.expect)
+        take_value(L, index, calls->base + HELD);
     calls->core.check = calls->wanted.check ? call_check : NULL;
     calls->core.progress = calls->wanted.progress ? call_progress : NULL;
     calls->core.context = calls;

@@ -348,6 +348,60 @@ describe("misuse raises at the caller's line:", function()
         end)
     end)
 
+    -- Call FN(...) with a collector that runs a whole cycle, finalizers too, wherever it may;
+    -- the AT-th time it empties OPTIONS. Returns whether it came to that, and FN's results.
+    local function with_finalizers(at, options, fn, ...)
+        local function arm(finalizer)
+            if lua54 then
+                setmetatable({}, { __gc = finalizer })
+            else
+                getmetatable(rawget(_G, "newproxy")(true)).__gc = finalizer
+            end
+        end
+        local runs = 0
+        local function finalize()
+            runs = runs + 1
+            if runs < at then return arm(finalize) end
+            for name in pairs(options) do options[name] = nil end
+        end
+        local pause, stepmul = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000000)
+        collectgarbage()
+        collectgarbage("stop")
+        arm(finalize)
+        collectgarbage("restart")
+        local result, err = fn(...)
+        collectgarbage("setpause", pause)
+        collectgarbage("setstepmul", stepmul)
+        return runs >= at, result, err
+    end
+
+    it("but options that a finalizer takes away meanwhile count as when they were read", function()
+        local rollback = writer.rollback
+        local old = assert(writer:write { a = "2" }).version
+        assert(writer:write { a = "3" })
+        local checked, expected, at, reached = 0, 0, 0, true
+        local function check()
+            checked = checked + 1
+            return true
+        end
+        while reached and at < 100 do
+            at = at + 1
+            local options, result, err = { check = check }
+            reached, result, err = with_finalizers(at, options, rollback, writer, nil, options)
+            assert(result, err)
+
+            options = { expect = old }
+            local _
+            _, result, err = with_finalizers(at, options, rollback, writer, nil, options)
+            if not result then
+                assert.equal(old, err.path)
+                expected = expected + 1
+            end
+        end
+        assert.is_true(at > 1, "no finalizer has run")
+        assert.is_true(checked > 0 and expected > 0)
+    end)
+
     it("but an argument too many is let go by", function()
         local core = require "atomicwriter.core"
         assert.same({ atomicwriter.inspect(dir) }, { atomicwriter.inspect(dir, "x", {}) })
