@@ -266,15 +266,15 @@ static int count_copied(aw_copier *copier, size_t bytes)
     return aw_meter_bytes(copier->meter, bytes, copier->err);
 }
 
-/* In the kernel, without the data passing through this process. Stops early,
- * without an error, where the kernel cannot: the offsets tell how far it came.
- * A file below /proc has a size of 0 and copies as nothing, so that only a read
- * can tell the end. */
-static int copy_in_kernel(aw_copier *copier, int from, int to, const char *shown)
+/* In the kernel, without the data passing through this process, until the end of
+ * FROM; or, when it grows, until LAST bytes. Stops early, without an error, where
+ * the kernel cannot: the offsets tell how far it came. A file below /proc has a
+ * size of 0 and copies as nothing, so that only a read can tell the end. */
+static int copy_in_kernel(aw_copier *copier, int from, int to, uint64_t last, const char *shown)
 {
     enum { STEP = 4 << 20 }; /* small enough to be cancelled between two */
 
-    for (;;) {
+    while (*copier->bytes <= last) {
         ssize_t copied = aw_sys_copy_file_range(from, to, STEP);
 
         if (copied == 0)
@@ -285,9 +285,10 @@ static int copy_in_kernel(aw_copier *copier, int from, int to, const char *shown
         if (count_copied(copier, (size_t)copied) < 0)
             return -1;
     }
+    return 0;
 }
 
-/* By hand, until the end of FROM; or, when it grows, until LAST bytes. */
+/* The same by hand. */
 static int copy_by_hand(aw_copier *copier, int from, int to, uint64_t last, const char *shown)
 {
     enum { SIZE = 128 * 1024 };
@@ -324,7 +325,7 @@ int aw_copy_rest(aw_copier *copier, int from, int to, const char *shown)
         if (aw_sys_clone_file(from, to) == 0)
             return aw_sys_fstat(to, &st) < 0 ? aw_fail_io(copier->err, "fstat", shown)
                                              : count_copied(copier, (size_t)st.st_size);
-        if (copy_in_kernel(copier, from, to, shown) < 0)
+        if (copy_in_kernel(copier, from, to, last, shown) < 0)
             return -1;
     }
     return copy_by_hand(copier, from, to, last, shown);
