@@ -278,7 +278,7 @@ typedef struct aw_progress {
     uint64_t bytes;   /* of file data, read or written in this phase         */
 } aw_progress;
 
-/* Told when a phase begins, at every file, and at every MiB of a large one: often,
+/* Told when a phase begins, at every file, and every few MiB of a large one: often,
  * so it should be quick. Return 0 to go on, or anything else to cancel the
  * write, with a reason in REASON as above: everything is undone, as for any
  * failure. Not called from the swap on. */

@@ -22,7 +22,8 @@ int aw_meter_begin(aw_meter *meter, aw_phase phase, size_t total, aw_error *err)
 /* COUNT more files are done; 0 to be asked and nothing more. */
 int aw_meter_files(aw_meter *meter, size_t count, aw_error *err);
 
-/* So many BYTES more were read or written. The hook is called at every MiB. */
+/* So many BYTES more were read or written. The hook is called once a MiB or more
+ * is untold. */
 int aw_meter_bytes(aw_meter *meter, size_t bytes, aw_error *err);
 
 #endif
