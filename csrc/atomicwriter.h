@@ -437,7 +437,8 @@ typedef struct aw_inspection {
  *
  * Fills *INSPECTION (AW_INSPECTION_INIT or cleared before). AW_E_NO_TARGET: no
  * such directory. Leases are asked for by holding a lock for an instant, which
- * nobody else fails by; a retained version may stay until the next write by it. */
+ * nobody else fails by, unless we are stopped in it for more than a second; a
+ * retained version may stay until the next write by it. */
 AW_API int aw_inspect(const char *target, aw_inspection *inspection, aw_error *err);
 
 /* Free what INSPECTION holds and make it AW_INSPECTION_INIT again. */

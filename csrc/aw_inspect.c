@@ -6,9 +6,9 @@
  * was seen free is nobody's work in progress: a version's name is never used twice.
  * If another version went live meanwhile, all is looked at anew.
  *
- * Asking for a lease takes an exclusive lock for an instant. Openers of a snapshot
- * try again after one (aw_lock_try); asking for the writers' lock takes a shared
- * one, after which writers try again, too.
+ * Asking for a lease takes an exclusive lock for an instant, and asking for the
+ * writers' lock a shared one. Openers of a snapshot and writers wait until it is
+ * given back, see AW_LOCK_GRACE.
  */
 #define _GNU_SOURCE /* O_NOFOLLOW, LOCK_* */
 #include "aw_inspect.h"
@@ -84,7 +84,7 @@ static int put_version(inspector *i, const char *version)
     snprintf(put->version.name, sizeof put->version.name, "%s", version);
     put->version.time = aw_name_time(version);
     put->version.live = i->is.live && strcmp(version, i->is.live) == 0;
-    put->leased = fd >= 0 && aw_lock_try(fd, LOCK_EX) < 0 && errno == EWOULDBLOCK;
+    put->leased = fd >= 0 && aw_lock_try(fd, LOCK_EX, 0) < 0 && errno == EWOULDBLOCK;
     i->is.version_count++;
     aw_close_fd(&fd);
     return 0;

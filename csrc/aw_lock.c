@@ -16,7 +16,7 @@
 enum {
     NAP_FIRST = 200 * 1000,      /* nanoseconds */
     NAP_LAST = 10 * 1000 * 1000,
-    TRIES_MIN = 4                /* whoever looks with aw_inspect() is gone by then */
+    TRIES_MIN = 4
 };
 
 int64_t aw_lock_clock(void)
@@ -58,11 +58,27 @@ static int open_lock_file(int target, aw_error *err)
     }
 }
 
+/* Sleep, for LEFT milliseconds at most if there are any left, and longer each time. */
+static void take_nap(struct timespec *nap, int64_t left)
+{
+    if (left > 0 && nap->tv_nsec > left * 1000000)
+        nap->tv_nsec = (long)(left * 1000000);
+    (void)aw_sys_sleep(nap); /* a signal only makes it shorter */
+    nap->tv_nsec = nap->tv_nsec < NAP_LAST / 2 ? nap->tv_nsec * 2 : NAP_LAST;
+}
+
+/* Whether no writer has the lock that was just refused. Given back at once, so that
+ * nobody meets it while we nap. */
+static bool is_only_asked_for(int fd)
+{
+    return aw_sys_flock(fd, LOCK_SH | LOCK_NB) == 0 && aw_sys_flock(fd, LOCK_UN) == 0;
+}
+
 static int wait_for_lock(int fd, int64_t deadline, aw_error *err)
 {
     struct timespec nap = { 0, NAP_FIRST };
 
-    for (int tries = 1;; tries++) {
+    for (;;) {
         int64_t left;
 
         if (aw_sys_flock(fd, LOCK_EX | LOCK_NB) == 0)
@@ -70,15 +86,11 @@ static int wait_for_lock(int fd, int64_t deadline, aw_error *err)
         if (errno != EWOULDBLOCK)
             return aw_fail_io(err, "flock", AW_NAME_LOCK);
         left = deadline - aw_lock_clock();
-        if (left <= 0 && tries >= TRIES_MIN)
+        if (left <= 0 && is_only_asked_for(fd))
+            left += AW_LOCK_GRACE;
+        if (left <= 0)
             return aw_fail(err, AW_E_LOCKED, AW_NAME_LOCK, "another writer holds the lock");
-        if (left > 0 && nap.tv_nsec > left * 1000000)
-            nap.tv_nsec = (long)(left * 1000000);
-        (void)aw_sys_sleep(&nap); /* a signal only makes the nap shorter */
-        if (nap.tv_nsec < NAP_LAST / 2)
-            nap.tv_nsec *= 2;
-        else
-            nap.tv_nsec = NAP_LAST;
+        take_nap(&nap, left);
     }
 }
 
@@ -120,17 +132,23 @@ int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err)
                    "it is replaced again and again, and writers never do that");
 }
 
-int aw_lock_try(int fd, int operation)
+int aw_lock_try(int fd, int operation, int64_t deadline)
 {
     struct timespec nap = { 0, NAP_FIRST };
 
     for (int tries = 1;; tries++) {
+        int64_t left;
+
         if (aw_sys_flock(fd, operation | LOCK_NB) == 0)
             return 0;
-        if (errno != EWOULDBLOCK || tries == TRIES_MIN)
+        if (errno != EWOULDBLOCK)
             return -1;
-        (void)aw_sys_sleep(&nap);
-        nap.tv_nsec *= 2;
+        left = deadline - aw_lock_clock();
+        if (left <= 0 && tries >= TRIES_MIN) {
+            errno = EWOULDBLOCK;
+            return -1;
+        }
+        take_nap(&nap, left);
     }
 }
 

@@ -25,15 +25,21 @@ int64_t aw_lock_clock(void);
 /* When TIMEOUT milliseconds will surely have passed; now for 0. */
 int64_t aw_lock_deadline(int64_t timeout);
 
+/* Milliseconds that are waited for whoever only asks whether there is a lock, beyond
+ * any deadline. It asks by holding one for an instant; but it may be stopped in
+ * that instant, by a CPU quota for instance. */
+enum { AW_LOCK_GRACE = 1000 };
+
 /* Lock the target directory until DEADLINE (of that clock). Makes "..lock" if
  * need be. *FD is the lock; closing it releases it. AW_E_LOCKED once the time
- * is over, never before; AW_E_FOREIGN_ENTRY if "..lock" is no regular file. */
+ * is over, never before, and not while there are only shared locks, with which one
+ * asks, for AW_LOCK_GRACE; AW_E_FOREIGN_ENTRY if "..lock" is no regular file. */
 int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err);
 
-/* flock FD by OPERATION, LOCK_SH or LOCK_EX, where nobody holds a lock against it
- * for longer than an instant: who only asks whether there is one gives it back at
- * once. -1 with errno after some milliseconds: EWOULDBLOCK when it is held. */
-int aw_lock_try(int fd, int operation);
+/* flock FD by OPERATION, LOCK_SH or LOCK_EX, until DEADLINE, and for a millisecond
+ * at least: whoever only asks gives it back at once. -1 with errno: EWOULDBLOCK when
+ * it is held. */
+int aw_lock_try(int fd, int operation, int64_t deadline);
 
 /* A time as the kernel stamps it. */
 typedef struct aw_stamp {

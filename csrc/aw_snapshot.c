@@ -6,7 +6,9 @@
  * versions that are no longer live are removed, and from now on the lease is in
  * the way. Otherwise the version is let go and "..data" is read again.
  *
- * A file system without flock gives no lease; reading works all the same.
+ * Whoever asks for leases has the lock for an instant, in which it may be stopped: it
+ * is waited for. A file system without flock, or a stranger who keeps an exclusive
+ * one, gives no lease; reading works all the same.
  */
 #define _GNU_SOURCE /* O_DIRECTORY */
 #include "aw_snapshot.h"
@@ -73,11 +75,11 @@ int aw_target_open(const char *target, aw_error *err)
 
 /* 1 ours to read, 0 it was replaced meanwhile and may be on its way out, -1
  * failed. */
-static int lease(int target, const aw_live *live, aw_error *err)
+static int lease(int target, const aw_live *live, int64_t deadline, aw_error *err)
 {
     char name[AW_VERSION_MAX];
 
-    (void)aw_lock_try(live->fd, LOCK_SH); /* without a lease, see above */
+    (void)aw_lock_try(live->fd, LOCK_SH, deadline); /* without a lease, see above */
     if (aw_live_name(target, name, err) < 0)
         return -1;
     return strcmp(name, live->name) == 0;
@@ -85,13 +87,15 @@ static int lease(int target, const aw_live *live, aw_error *err)
 
 static int hold_live_version(aw_snapshot *snapshot, aw_error *err)
 {
+    const int64_t deadline = aw_lock_deadline(AW_LOCK_GRACE);
+
     for (int i = 0; i < ATTEMPTS_MAX; i++) {
         int leased = 0;
 
         if (aw_live_open(snapshot->target, &snapshot->live, err) < 0)
             return -1;
         if (snapshot->live.fd >= 0)
-            leased = lease(snapshot->target, &snapshot->live, err);
+            leased = lease(snapshot->target, &snapshot->live, deadline, err);
         if (leased == 1)
             return 0;
         aw_live_close(&snapshot->live);

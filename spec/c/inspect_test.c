@@ -327,9 +327,24 @@ static void *read_on(void *context)
     return NULL;
 }
 
+static int (*real_flock)(int fd, int operation);
+static _Thread_local bool looking;
+static _Thread_local unsigned taken;
+
+/* Who looks is now and then stopped while it holds a lock, as by a CPU quota. */
+static int flock_and_be_stopped(int fd, int operation)
+{
+    int rc = real_flock(fd, operation);
+
+    if (rc == 0 && looking && ++taken % 97 == 0)
+        usleep(20000);
+    return rc;
+}
+
 /* Versions come and go, and may be leased; anything else would be an alarm. */
 static void *look_on(void *context)
 {
+    looking = true;
     while (!atomic_load(&stop)) {
         aw_inspection is = AW_INSPECTION_INIT;
         aw_error err;
@@ -355,6 +370,8 @@ TEST(in_the_way, "G6 G9: looking makes no writer and no reader fail, and raises 
     pthread_t threads[4];
 
     must_write(FILES(F("a", "0")));
+    real_flock = aw_sys.flock;
+    aw_sys.flock = flock_and_be_stopped;
     for (size_t i = 0; i < 4; i++)
         CHECK(pthread_create(&threads[i], NULL, work[i], i == 2 ? first_bad : NULL) == 0);
     while (atomic_load(&writes) < 1500 || atomic_load(&reads) < 1500 || atomic_load(&looks) < 3000)

@@ -99,6 +99,96 @@ TEST(locked_exactly, "G6: the lock's timeout is kept to the nanosecond, whatever
     close(fd);
 }
 
+/* Somebody who asks for ..lock, and is stopped before the answer is given back. */
+static int asker;
+static long asks_for; /* milliseconds */
+static unsigned in_the_way;
+
+/* While the writer naps it holds nothing that another could meet. */
+static int sleep_while_asked(const struct timespec *time)
+{
+    int other;
+
+    fake_sleep(time);
+    if (asker >= 0 && fake_time.tv_sec * 1000 + fake_time.tv_nsec / 1000000 >= asks_for) {
+        close(asker);
+        asker = -1;
+        other = open("target/..lock", O_RDWR | O_CLOEXEC);
+        if (other < 0 || flock(other, LOCK_EX | LOCK_NB) < 0)
+            in_the_way++;
+        close(other);
+    }
+    return 0;
+}
+
+/* The milliseconds until a write with that TIMEOUT came to an end. */
+static long write_while_asked(int64_t timeout, long milliseconds, aw_code code)
+{
+    aw_options options = options_keeping(1);
+    aw_error err;
+    int rc;
+
+    asker = open("target/..lock", O_RDONLY | O_CLOEXEC);
+    CHECK(asker >= 0 && flock(asker, LOCK_SH) == 0);
+    asks_for = milliseconds;
+    fake_time = (struct timespec){ 0, 0 };
+    options.lock_timeout = timeout;
+    rc = write_with(&options, FILES(F("a", "2")), NULL, &err);
+    CHECK_THAT(rc == 0 ? code == AW_OK : err.code == code, "asked for %ld ms: %s", milliseconds,
+               rc == 0 ? "ok" : aw_code_name(err.code));
+    if (asker >= 0)
+        close(asker);
+    CHECK(in_the_way == 0);
+    return fake_time.tv_sec * 1000 + fake_time.tv_nsec / 1000000;
+}
+
+TEST(only_asked, "G6: whoever only asks for the lock makes no writer fail within a second")
+{
+    static const int64_t timeouts[] = { 0, 1, 25, 300 };
+
+    must_write(FILES(F("a", "1")));
+    aw_sys.clock_gettime = fake_clock;
+    aw_sys.sleep = sleep_while_asked;
+    for (size_t i = 0; i < sizeof timeouts / sizeof timeouts[0]; i++) {
+        const long timeout = (long)timeouts[i];
+        long took;
+
+        took = write_while_asked(timeout, timeout + 900, AW_OK);
+        CHECK_THAT(took >= timeout + 900 && took < timeout + 950, "after %ld ms", took);
+        took = write_while_asked(timeout, timeout + 5000, AW_E_LOCKED);
+        CHECK_THAT(took >= timeout + 1000 && took < timeout + 1050, "after %ld ms", took);
+    }
+}
+
+static int writer_fd;
+
+/* A writer takes the lock that was asked for. */
+static int sleep_until_locked(const struct timespec *time)
+{
+    fake_sleep(time);
+    if (asker >= 0) {
+        close(asker);
+        asker = -1;
+        writer_fd = open("target/..lock", O_RDWR | O_CLOEXEC);
+        if (writer_fd < 0 || flock(writer_fd, LOCK_EX | LOCK_NB) < 0)
+            abort();
+    }
+    return 0;
+}
+
+TEST(asked_then_locked, "G6: a writer that has waited for who asks does not wait for a writer, too")
+{
+    long took;
+
+    must_write(FILES(F("a", "1")));
+    aw_sys.clock_gettime = fake_clock;
+    aw_sys.sleep = sleep_until_locked;
+    took = write_while_asked(0, 0, AW_E_LOCKED);
+    CHECK_THAT(took < 50, "after %ld ms", took);
+    close(writer_fd);
+    must_write(FILES(F("a", "2")));
+}
+
 TEST(lock_released, "G6: a writer waits for the lock and gets it when it is released")
 {
     pid_t child;

@@ -29,12 +29,18 @@ static aw_snapshot *open_snapshot(const char *target)
     return snapshot;
 }
 
+/* EXPECTED is NULL where the version must be gone. */
 static void check_reads(aw_snapshot *snapshot, const char *path, const char *expected)
 {
     char *data = NULL;
     size_t size = 0;
     aw_error err;
 
+    if (!expected) {
+        CHECK(aw_snapshot_read(snapshot, path, &data, &size, &err) < 0);
+        CHECK(err.code == AW_E_IO && err.sys_errno == ESTALE);
+        return;
+    }
     CHECK_OK(aw_snapshot_read(snapshot, path, &data, &size, &err), &err);
     CHECK_TEXT(data, expected);
     CHECK(size == strlen(expected));
@@ -435,25 +441,82 @@ TEST(no_flock, "G9: where there is no flock a snapshot still reads")
     aw_snapshot_close(snapshot);
 }
 
-TEST(held_exclusively, "G9: a stranger's exclusive lock on the live version stops neither readers nor writers")
-{
-    aw_snapshot *snapshot = NULL;
-    char path[PATH_MAX], *live;
-    aw_error err;
-    int fd, rc;
+/* Somebody's exclusive lock on the live version, until a time of a clock that only
+ * naps turn. */
+static int stranger;
+static int64_t held_until, fake_now; /* nanoseconds */
 
-    publish(0, FILES(F("n", "1")));
-    live = live_name("target");
+static int fake_clock(clockid_t clock, struct timespec *time)
+{
+    (void)clock;
+    *time = (struct timespec){ fake_now / 1000000000, (long)(fake_now % 1000000000) };
+    return 0;
+}
+
+static int fake_sleep(const struct timespec *time)
+{
+    fake_now += time->tv_sec * 1000000000 + time->tv_nsec;
+    if (stranger >= 0 && fake_now >= held_until) {
+        close(stranger);
+        stranger = -1;
+    }
+    return 0;
+}
+
+static int open_live(void)
+{
+    char *live = live_name("target"), path[PATH_MAX];
+    int fd;
+
     snprintf(path, sizeof path, "target/%s", live);
     free(live);
     fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* any reader can */
-    CHECK(fd >= 0 && flock(fd, LOCK_EX) == 0);
-    rc = aw_snapshot_open("target", &snapshot, &err);
-    CHECK_OK(rc, &err);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+/* Open a snapshot meanwhile, and see whether it has a lease. */
+static void open_while_held(int64_t milliseconds, bool leased)
+{
+    aw_sys_table kernel = aw_sys;
+    aw_snapshot *snapshot;
+    int probe;
+
+    publish(0, FILES(F("n", "1")));
+    probe = open_live();
+    stranger = open_live();
+    CHECK(flock(stranger, LOCK_EX) == 0);
+    fake_now = 0;
+    held_until = milliseconds * 1000000;
+    aw_sys.clock_gettime = fake_clock;
+    aw_sys.sleep = fake_sleep;
+    snapshot = open_snapshot("target");
+    aw_sys = kernel;
     check_reads(snapshot, "n", "1");
-    aw_snapshot_close(snapshot);
+    CHECK((stranger < 0) == leased);
+    CHECK_THAT(flock(probe, LOCK_EX | LOCK_NB) < 0, "no lock at all");
+    if (stranger >= 0)
+        close(stranger);
+    CHECK_THAT((flock(probe, LOCK_EX | LOCK_NB) < 0) == leased, "after %d ms", (int)milliseconds);
+    close(probe);
     publish(0, FILES(F("n", "2")));
-    close(fd);
+    check_reads(snapshot, "n", leased ? "1" : NULL);
+    aw_snapshot_close(snapshot);
+    publish(0, FILES(F("n", "3")));
+}
+
+TEST(asked_for, "G9: whoever asks for leases, and is stopped meanwhile, takes none from a snapshot")
+{
+    open_while_held(1, true);
+    open_while_held(30, true);
+    open_while_held(900, true);
+}
+
+TEST(held_exclusively, "G9: a stranger's exclusive lock on the live version stops neither readers nor writers")
+{
+    open_while_held(5000, false);
+    CHECK_THAT(fake_now >= 1000000000 && fake_now < 1050000000, "after %lld ns",
+               (long long)fake_now);
 }
 
 /* ---- other people's volumes -------------------------------------------- */
