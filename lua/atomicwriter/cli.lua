@@ -1,7 +1,7 @@
 --- The command line of atomicwriter.
 --
--- Each command is a module of `atomicwriter.cli.commands` with `name`, `summary`, `description`,
--- `usage`, `example`, `define(command)`, which adds its options to an argparse command,
+-- Each command is a module of `atomicwriter.cli.commands` with `name`, `description`, `usage`,
+-- `example`, `define(command)`, which adds its options to an argparse command,
 -- `fault(args)`, which tells what is wrong with a combination of them, and `run(args, services)`,
 -- which returns the exit code; `FAILED` is its exit code when it fails otherwise than it expects
 -- (1), and `stays` says that it goes on until a signal ends it, also without `--watch`. Only the
@@ -126,16 +126,19 @@ local function new_console(args)
     }
 end
 
+-- Whether ERR is the interpreter's word for a SIGINT.
+local function is_interrupt(err)
+    return type(err) == "string" and find(err, "interrupted!", 1, true) ~= nil
+end
+
 -- Keeps what is wrong apart from where it is: only a mistake of ours has a traceback.
 local function traceback(err)
-    if type(err) == "string" and not find(err, "interrupted!", 1, true) then
-        return debug.traceback(err, 2)
-    end
+    if type(err) == "string" and not is_interrupt(err) then return debug.traceback(err, 2) end
     return err
 end
 
 local function report_crash(err, console, command)
-    if type(err) == "string" and find(err, "interrupted!", 1, true) then
+    if is_interrupt(err) then
         console:error("interrupted")
         return INTERRUPTED
     end

@@ -66,11 +66,7 @@ function M.load(path)
         return fail(path, "a data file must end in .json, .yaml, .yml, .env or .lua")
     end
     local text, message, errno = input.read(path)
-    if not text then
-        return nil, failure.new {
-            code = "io", op = "open", message = message, path = path, errno = errno,
-        }
-    end
+    if not text then return nil, input.failure(path, message, errno) end
     if suffix == "env" then return require("atomicwriter.env").parse(text, { name = path }) end
     if sub(text, 1, #BOM) == BOM then text = sub(text, #BOM + 1) end
     if suffix ~= "lua" and not unicode.is_valid(text) then

@@ -4,6 +4,8 @@
 -- `observe`, and is told of every file and directory right before it is read.
 -- @module atomicwriter.input
 
+local failure = require "atomicwriter.failure"
+
 local gsub = string.gsub
 
 local ENOTDIR = 20
@@ -17,6 +19,15 @@ local observe_all
 -- @tparam string path of a file or directory, which need not exist
 function M.note(path)
     if observe_all then observe_all(path) end
+end
+
+--- The error for what @{read} or @{is_directory} could not do.
+-- @tparam string path
+-- @tparam string message as they return it
+-- @tparam ?number errno as they return it
+-- @treturn table error, code `io`
+function M.failure(path, message, errno)
+    return failure.new { code = "io", op = "open", message = message, path = path, errno = errno }
 end
 
 --- Tell whether PATH is a directory, without opening it when it is a pipe.

@@ -39,11 +39,6 @@ local function quote(text)
     return require("atomicwriter.labels").quote(text)
 end
 
-local function io_failure(op, path, message, errno)
-    message = gsub(message or "cannot be read", "^.*: ", "") -- Lua puts the path in front
-    return nil, failure.new { code = "io", op = op, message = message, path = path, errno = errno }
-end
-
 -- Raises at the line of whoever called the public method.
 local function check_type(value, wanted, position, name)
     if type(value) ~= wanted then
@@ -127,7 +122,10 @@ end
 local function list_with_core(path)
     local loaded, core = pcall(require, "atomicwriter.core")
     if not loaded or type(core) ~= "table" or not core.list_directory then
-        return io_failure("opendir", path, "reading a directory needs the module atomicwriter.core")
+        return nil, failure.new {
+            code = "io", op = "opendir", path = path,
+            message = "reading a directory needs the module atomicwriter.core",
+        }
     end
     return core.list_directory(path)
 end
@@ -256,7 +254,7 @@ function Payload:from_file(path, key)
     if path == "" then return invalid("the file's path is empty") end
     input.note(path)
     local directory, message, errno = input.is_directory(path)
-    if directory == nil then return io_failure("open", path, message, errno) end
+    if directory == nil then return nil, input.failure(path, message, errno) end
     if not directory then
         local checked, key_err = check_key(key or basename(path))
         if not checked then return nil, key_err end
@@ -308,7 +306,7 @@ end
 function Payload:from_env_file(path)
     check_type(path, "string", 1, "from_env_file")
     local text, message, errno = input.read(path)
-    if not text then return io_failure("open", path, message, errno) end
+    if not text then return nil, input.failure(path, message, errno) end
     local env = require "atomicwriter.env"
     local map, parse_err = env.parse(text, { name = path, getenv = self._getenv })
     if not map then

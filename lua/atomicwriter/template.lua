@@ -195,11 +195,7 @@ function M.render_file(path, context, opts)
     if context ~= nil then check_type(context, "table", 2, "render_file") end
     local settings = settle(opts, 3, "render_file", M.loader)
     local source, message, errno = input.read(path)
-    if not source then
-        return nil, failure.new {
-            code = "io", op = "open", message = message, path = path, errno = errno,
-        }
-    end
+    if not source then return nil, input.failure(path, message, errno) end
     local template, err = compile(source, settings.name or path, settings)
     if not template then return nil, err end
     return template:render(context)

@@ -88,12 +88,12 @@ function Console:debug(message, fields) self:log("debug", message, fields) end
 -- @tparam string bytes
 -- @treturn[1] boolean true
 -- @treturn[2] nil
--- @treturn[2] string why they could not be written
+-- @treturn[2] string that they could not be written, and why
 function Console:write(bytes)
     self:clear_progress()
     local ok, why = send(self._stdout, bytes)
     if ok then return true end
-    return nil, why
+    return nil, "cannot write to standard output: " .. why
 end
 
 --- Print a result: in JSON what RECORD_OF() returns, or else LINES.
@@ -101,7 +101,7 @@ end
 -- @tparam {string,...} lines; nothing is printed when the console is quiet
 -- @treturn[1] boolean true
 -- @treturn[2] nil
--- @treturn[2] string why it could not be written
+-- @treturn[2] string that it could not be written, and why
 function Console:result(record_of, lines)
     if self._quiet then return true end
     if self.json then return self:write(encode(record_of()) .. "\n") end
@@ -131,12 +131,18 @@ function Console:fail_in_json(err, target)
     if self.json then self:result(function() return M.error_record(err, target) end) end
 end
 
+--- Log an error, with the traceback that it may have.
+-- @tparam table err
+function Console:log_error(err)
+    self:error(tostring(err), { traceback = err.traceback })
+end
+
 --- Tell of an error, in JSON on standard output too.
 -- @tparam table err
 -- @tparam ?string target
 -- @treturn number exit code: 2 when the command line is to blame, else 1
 function Console:fail(err, target)
-    self:error(tostring(err), { traceback = err.traceback })
+    self:log_error(err)
     self:fail_in_json(err, target)
     return err.code == "usage" and 2 or 1
 end

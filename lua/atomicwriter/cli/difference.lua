@@ -30,21 +30,15 @@ local function is_public(mode)
     return mode % 8 >= READ_BY_OTHERS
 end
 
-local function read_all(path)
-    local data, why, errno = input.read(path)
-    if data then return data end
-    return nil, failure.new { code = "io", op = "open", message = why, path = path, errno = errno }
-end
-
 -- One side of a comparison: `{ data =, mode =, uid =, gid = }`, or false when there is no file.
 local function new_side(self, path)
     local entry = self.entries[path]
     if not entry then return false end
     if type(entry) == "string" then entry = { data = entry } end
     local mode = number_of(entry.mode or self.default_mode)
-    local data, err = entry.data, nil
-    if not data then data, err = read_all(entry.source) end
-    if not data then return nil, err end
+    local data, why, errno = entry.data, nil, nil
+    if not data then data, why, errno = input.read(entry.source) end
+    if not data then return nil, input.failure(entry.source, why, errno) end
     return { data = data, mode = mode, uid = entry.uid or self.uid, gid = entry.gid or self.gid }
 end
 

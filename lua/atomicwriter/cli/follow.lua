@@ -22,11 +22,6 @@ local ALSO_FORWARDED = { "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH" }
 
 ---- the target -----------------------------------------------------------------------
 
-local function absolute(path)
-    if path:sub(1, 1) == "/" then return path end
-    return (process.uv().cwd() or "") .. "/" .. path
-end
-
 -- The descriptor stays readable until the watcher is asked, so it is polled once and then again.
 local function await_event(self)
     self.readable = false
@@ -91,7 +86,7 @@ end
 
 local function environment(self)
     return {
-        ATOMICWRITER_TARGET = absolute(self.target),
+        ATOMICWRITER_TARGET = process.absolute(self.target) or self.target,
         ATOMICWRITER_VERSION = self.version or "",
     }
 end
@@ -128,12 +123,11 @@ local function stop_child(self)
     local deadline = process.now() + self.grace
     child:signal("TERM")
     process.wait(function() return child.status or self.signals.stops > 1 end, self.grace)
-    if not child.status and self.signals.stops > 1 then
-        child:signal("KILL")
-        process.wait(function() return child.status end)
-    elseif not child.status then
-        self.console:warn(("%s did not end within %g s and is killed")
-            :format(self.command[1], self.grace))
+    if not child.status then
+        if self.signals.stops <= 1 then
+            self.console:warn(("%s did not end within %g s and is killed")
+                :format(self.command[1], self.grace))
+        end
         child:signal("KILL")
         process.wait(function() return child.status end)
     end

@@ -40,6 +40,18 @@ function M.now()
     return M.uv().hrtime() / 1e9
 end
 
+--- PATH from the root.
+-- @tparam string path
+-- @treturn[1] string
+-- @treturn[2] nil PATH is relative, and the working directory is gone
+-- @treturn[2] string why
+function M.absolute(path)
+    if path:find("^/") then return path end
+    local cwd, why = M.uv().cwd()
+    if not cwd then return nil, "the working directory is gone: " .. why end
+    return cwd .. "/" .. path
+end
+
 --- Close handles of luv, and let it free them now: it crashes at the end of a program in which one
 -- is closed by half. Not for use in a callback.
 -- @tparam {userdata,...} handles

@@ -340,15 +340,14 @@ end
 local M = {}
 
 --- Take a script. Reads nothing yet.
--- @tparam string path absolute, or relative to CWD
--- @tparam string cwd
+-- @tparam string name what the user calls it
+-- @tparam string path absolute
 -- @tparam table sources made by `atomicwriter.cli.sources`: what the context is made of
 -- @tparam table services as projections need them
 -- @treturn table project, with the field `inputs` when somebody watches
-function M.new(path, cwd, sources, services)
-    local absolute = find(path, "^/") and path or cwd .. "/" .. path
+function M.new(name, path, sources, services)
     return setmetatable({
-        name = path, path = absolute, _directory = match(absolute, "^(.*/)"), _modules = {},
+        name = name, path = path, _directory = match(path, "^(.*/)"), _modules = {},
         _sources = sources, _services = services,
     }, Project)
 end

@@ -10,7 +10,6 @@
 
 local find, format, gsub, match = string.find, string.format, string.gsub, string.match
 
-local COMMAND_TIMEOUT = 60
 local PROGRESS_AFTER = 1 -- seconds
 local HOOK_INTERVAL = 1000000 -- instructions of Lua: some milliseconds
 
@@ -36,12 +35,10 @@ local function call(self, command, argument, options)
             return nil, answer.message
         end
         -- A reload that says nothing has done its work; a check has to say yes.
-        if answer == true or answer == nil and reason == nil and options.may_be_silent then
-            return true
-        end
+        local is_silent = answer == nil and reason == nil
+        if answer == true or is_silent and options.may_be_silent then return true end
         return nil, reason and tostring(reason) or "it did not return true"
     end
-    options.may_be_silent = nil
     options.timeout, options.signals = self._timeout, self._services.signals
     local status, err = process().run(command, options)
     if not status then return nil, tostring(err) end
@@ -49,9 +46,10 @@ local function call(self, command, argument, options)
     return true
 end
 
-local function absolute_target(self)
-    local cwd = not find(self.target, "^/") and process().uv().cwd()
-    return cwd and cwd .. "/" .. self.target or self.target
+-- What commands find in their environment: the target, and MORE.
+local function environment(self, more)
+    more.ATOMICWRITER_TARGET = process().absolute(self.target) or self.target
+    return more
 end
 
 local function check(self, stage)
@@ -59,7 +57,7 @@ local function check(self, stage)
     if type(command) == "string" then command = process().fill(command, stage) end
     return call(self, command, stage, {
         on_stop = self._stays and "finish" or "pass",
-        env = { ATOMICWRITER_TARGET = absolute_target(self), ATOMICWRITER_STAGE = stage },
+        env = environment(self, { ATOMICWRITER_STAGE = stage }),
     })
 end
 
@@ -73,22 +71,20 @@ end
 
 -- Tell the consumers of RESULT.version. True, or nil and why not.
 local function reload(self, result)
+    local ok, why = true, nil
     if self._reload then
         self._services.console:debug("reloading")
-        local ok, why = call(self, self._reload, result, {
+        ok, why = call(self, self._reload, result, {
             on_stop = "finish", may_be_silent = true,
-            env = {
-                ATOMICWRITER_TARGET = absolute_target(self), ATOMICWRITER_VERSION = result.version,
+            env = environment(self, {
+                ATOMICWRITER_VERSION = result.version,
                 ATOMICWRITER_PREVIOUS = result.previous or "",
-            },
+            }),
         })
-        if not ok then return nil, "the reload failed: " .. why end
     end
-    if self._signal then
-        local ok, why = send_signal(self)
-        if not ok then return nil, "the reload failed: " .. why end
-    end
-    return true
+    if ok and self._signal then ok, why = send_signal(self) end
+    if ok then return true end
+    return nil, "the reload failed: " .. why
 end
 
 -- Publish what was live before RESULT again. What became of it in words, and the version that is
@@ -145,9 +141,9 @@ local function print_result(self, result, more, lines, code)
         return record_of(self, result, more)
     end, lines)
     if printed then return code end
-    local done = result.version and more.live and result.changed
-    console:error(format("%s: %scannot write to standard output: %s", self.target,
-        done and more.live .. " is live, but " or "", why))
+    local is_live = result.changed and more.live
+    console:error(format("%s: %s%s", self.target, is_live and more.live .. " is live, but " or "",
+        why))
     return math.max(code, FAILED)
 end
 
@@ -362,12 +358,12 @@ local M = { DONE = DONE, RELOAD_FAILED = RELOAD_FAILED }
 --  `stays`: it watches, so that signals cancel no write and what is unchanged is not told
 -- @treturn table
 function M.new(fields, services)
-    local timeout = fields.timeout or COMMAND_TIMEOUT
     return setmetatable({
         target = fields.target,
         _gather = fields.gather, _options = fields.options, _check = fields.check,
         _reload = fields.reload, _signal = fields.signal, _pid_file = fields.pid_file,
-        _rolls_back = fields.rollback ~= false, _timeout = timeout > 0 and timeout or nil,
+        _rolls_back = fields.rollback ~= false,
+        _timeout = require("atomicwriter.cli.values").command_timeout(fields.timeout),
         _watch = fields.watch or {}, _on_raise = fields.on_raise,
         _services = services, _stays = services.stays,
     }, Projection)

@@ -17,7 +17,8 @@ end
 --- Call FN with a snapshot of the live version.
 -- @tparam string target
 -- @tparam table console told of failures
--- @tparam function fn returns true, or nil and an error or the reason why standard output failed
+-- @tparam function fn returns true, or nil and an error, or what the console says when it cannot
+--  write
 -- @treturn number exit code
 function M.with_snapshot(target, console, fn)
     local snapshot, err = require("atomicwriter").open(target)
@@ -26,7 +27,7 @@ function M.with_snapshot(target, console, fn)
     snapshot:close()
     if done then return 0 end
     if type(why) == "table" then return console:fail(why, target) end
-    console:error("cannot write to standard output: " .. why)
+    console:error(why)
     return 1
 end
 

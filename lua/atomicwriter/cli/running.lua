@@ -27,8 +27,7 @@ function M.once(projections, args, services)
         local step = args.dry_run and projection.plan or projection.write
         local outcome = step(projection, payloads[index])
         projection:close()
-        local err = outcome.error
-        if err then services.console:error(tostring(err), { traceback = err.traceback }) end
+        if outcome.error then services.console:log_error(outcome.error) end
         if code == 0 then code = outcome.code end
     end
     return code
@@ -42,9 +41,7 @@ end
 -- @treturn number exit code
 function M.run(projections, args, services, loader)
     if not args.watch then return M.once(projections, args, services) end
-    return require("atomicwriter.cli.watching").run(projections, {
-        debounce = args.debounce, splay = args.splay, interval = args.interval, loader = loader,
-    }, services)
+    return require("atomicwriter.cli.watching").run(projections, args, services, loader)
 end
 
 return M

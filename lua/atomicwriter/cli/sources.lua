@@ -4,6 +4,7 @@
 
 local failure = require "atomicwriter.failure"
 local input = require "atomicwriter.input"
+local values = require "atomicwriter.cli.values"
 
 local find, format, gsub, match, sub =
     string.find, string.format, string.gsub, string.match, string.sub
@@ -11,10 +12,9 @@ local find, format, gsub, match, sub =
 local HOSTNAME = "/proc/sys/kernel/hostname"
 local DATA_LINK = "..data"
 local TEMPLATE_SUFFIX = "%.tmpl$"
-local COMMAND_TIMEOUT = 60
 
-local function fail(code, message, path)
-    return nil, failure.new { code = code, message = message, path = path }
+local function fail(code, message)
+    return nil, failure.new { code = code, message = message }
 end
 
 -- Like fail, but OPTION is to blame.
@@ -84,9 +84,7 @@ local function merge_labels(files, pairs_given, option)
     for _, path in ipairs(files or {}) do
         local text, why, errno = input.read(path)
         if not text then
-            return blame(option .. "s-from", failure.new {
-                code = "io", op = "open", message = why, path = path, errno = errno,
-            })
+            return blame(option .. "s-from", input.failure(path, why, errno))
         end
         local found, err = require("atomicwriter.labels").parse(text)
         if not found then
@@ -185,11 +183,7 @@ local function find_templates(self, path, key)
         if not valid then return nil, key_err end
     end
     local directory, why, errno = input.is_directory(path)
-    if directory == nil then
-        return nil, failure.new {
-            code = "io", op = "open", message = why, path = path, errno = errno,
-        }
-    end
+    if directory == nil then return nil, input.failure(path, why, errno) end
     if not directory then return { { key or key_of(path), path } } end
     local resolved, snapshot_err = resolve_directory(self, gsub(path, "(.)/+$", "%1"))
     if not resolved then return nil, snapshot_err end
@@ -374,10 +368,9 @@ function M.new(args, options)
     if not execs then return nil, exec_err end
     local templates, template_err = split_all("--template", args.template, split_template)
     if not templates then return nil, template_err end
-    local timeout = args.command_timeout or COMMAND_TIMEOUT
     local self = setmetatable({
         _args = args, _files = files, _literals = literals, _execs = execs, _templates = templates,
-        _services = options.services, _timeout = timeout > 0 and timeout or nil,
+        _services = options.services, _timeout = values.command_timeout(args.command_timeout),
         _needs_context = options.needs_context or #templates > 0
             or #(args.data or {}) + #(args.set or {}) > 0,
         _snapshots = {},

@@ -9,6 +9,7 @@ local find, format, gmatch, gsub, match, upper =
 local UNITS = { ms = 0.001, s = 1, m = 60, h = 3600, [""] = 1 }
 local ID_MAX = 4294967294
 local COUNT_MAX = 1000000 -- as a writer has it
+local COMMAND_TIMEOUT = 60 -- seconds
 
 local M = {}
 
@@ -61,6 +62,14 @@ function M.duration(text)
         return nil, format("'%s' is no time: give a number and ms, s, m or h, such as 100ms", text)
     end
     return number
+end
+
+--- How long a command may take.
+-- @tparam ?number seconds 0: for ever; nil: as long as usual
+-- @treturn ?number seconds; nil: for ever
+function M.command_timeout(seconds)
+    seconds = seconds or COMMAND_TIMEOUT
+    return seconds > 0 and seconds or nil
 end
 
 -- NAME as the system knows it, by LOOKUP of the core.

@@ -9,7 +9,7 @@
 
 local projection = require "atomicwriter.cli.projection"
 
-local format, min = string.format, math.min
+local format, max, min = string.format, math.max, math.min
 
 local DEBOUNCE = 0.1 -- seconds
 local DEBOUNCE_MAX = 20 -- times that, when changes never cease
@@ -28,7 +28,7 @@ end
 local function report(self, item, err)
     local message = err and tostring(err)
     if message and item.message ~= message then
-        self._console:error(message, { traceback = err.traceback })
+        self._console:log_error(err)
     elseif not message and item.message then
         self._console:info(format("%s: recovered", item.name))
     end
@@ -105,18 +105,13 @@ local function follow_inputs(self)
     end
 end
 
-local function next_due(self)
-    local due
-    for _, item in ipairs(self._items) do due = min(due or math.huge, item.due or math.huge) end
-    return due
-end
-
--- Wait for something to do; whether it is worth looking at once.
+-- Wait for an event, a signal, or the time at which something is due.
 local function wait_for_change(self)
-    local due = next_due(self)
+    local due = math.huge
+    for _, item in ipairs(self._items) do due = min(due, item.due or due) end
     wait(function()
         return self._signals.stop or self._signals.hangups > 0 or self._watcher.dirty
-    end, due and due < math.huge and math.max(due - now(), 0) or nil)
+    end, due < math.huge and max(due - now(), 0) or nil)
 end
 
 -- Wait until no more events come in.
@@ -171,17 +166,17 @@ local M = {}
 
 --- Project, then watch until SIGINT or SIGTERM ends it.
 -- @tparam table projections made with the services below and `new_inputs`
--- @tparam table options `debounce`, `splay`, `interval`: seconds; `loader`: what PROJECTIONS come
---  from, if that can change: `loader:load()` returns new ones, or nil and an error, and
---  `loader.inputs` are the inputs that it read
+-- @tparam table args `debounce`, `splay`, `interval`: seconds
 -- @tparam table services `console`, `signals`
+-- @tparam[opt] table loader what PROJECTIONS come from, if that can change: `loader:load()` returns
+--  new ones, or nil and an error, and `loader.inputs` are the inputs that it read
 -- @treturn number exit code: 0
-function M.run(projections, options, services)
+function M.run(projections, args, services, loader)
     local self = {
-        _items = new_items(projections), _loader = options.loader,
-        _script = { name = options.loader and options.loader.name },
-        _debounce = options.debounce or DEBOUNCE, _splay = options.splay or 0,
-        _interval = options.interval or 0,
+        _items = new_items(projections), _loader = loader,
+        _script = { name = loader and loader.name },
+        _debounce = args.debounce or DEBOUNCE, _splay = args.splay or 0,
+        _interval = args.interval or 0,
         _console = services.console, _signals = services.signals,
         _watcher = require("atomicwriter.cli.inputs").watch(),
     }

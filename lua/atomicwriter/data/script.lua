@@ -8,19 +8,10 @@ local find, format, gsub, match = string.find, string.format, string.gsub, strin
 -- A name that Lua does not shorten in its messages, as it would a path.
 local CHUNK = "=(data)"
 
-local setfenv = rawget(_G, "setfenv")
-
 local function new_environment()
     return setmetatable(pure.new(), {
         __index = function(_, name) error(format("undefined: %s", tostring(name)), 2) end,
     })
-end
-
-local function load_text(text, environment)
-    if not setfenv then return load(text, CHUNK, "t", environment) end
-    local chunk, message = load(text, CHUNK, "t")
-    if chunk then setfenv(chunk, environment) end
-    return chunk, message
 end
 
 -- Message and line. Lua likes to show what it met, and that may be a secret.
@@ -41,7 +32,8 @@ local M = {}
 -- @treturn[2] ?number line
 function M.decode(text)
     if find(text, "^\27") then return nil, "a data file must be Lua source, this is bytecode" end
-    local chunk, message = load_text(gsub(text, "^#[^\n]*", "", 1), new_environment())
+    local source = gsub(text, "^#[^\n]*", "", 1)
+    local chunk, message = load(source, CHUNK, "t", new_environment())
     if not chunk then return nil, explain(message) end
     local ok, result = pcall(chunk)
     if not ok then return nil, explain(result) end

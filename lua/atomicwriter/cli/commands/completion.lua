@@ -28,7 +28,7 @@ function M.run(args, services)
     local text = parser["get_" .. args.shell .. "_complete"](parser)
     local written, why = services.console:write(text)
     if written then return 0 end
-    services.console:error("cannot write to standard output: " .. why)
+    services.console:error(why)
     return 1
 end
 

@@ -58,7 +58,7 @@ function M.run(args, services)
     if not text then return fail(console, diff_err) end
     local written, why = console:write(text)
     if not written then
-        console:error("cannot write to standard output: " .. why)
+        console:error(why)
         return M.FAILED
     end
     return text == "" and 0 or 1

@@ -56,18 +56,16 @@ function M.fault(args)
     return "nothing to do: give a command after --, or --reload, or --signal with --pid-file"
 end
 
-local COMMAND_TIMEOUT = 60
-
 --- Run the command.
 -- @tparam table args
 -- @tparam table services `console`, `signals`
 -- @treturn number exit code
 function M.run(args, services)
-    local timeout = args.command_timeout or COMMAND_TIMEOUT
     return require("atomicwriter.cli.follow").run({
         target = args.target, command = #args.words > 0 and args.words or nil,
         signal = args.signal, pid_file = args.pid_file, reload = args.reload,
-        debounce = args.debounce, grace = args.grace, timeout = timeout > 0 and timeout or nil,
+        debounce = args.debounce, grace = args.grace,
+        timeout = values.command_timeout(args.command_timeout),
     }, services.console, services.signals)
 end
 

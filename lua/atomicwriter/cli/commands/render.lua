@@ -53,7 +53,7 @@ function M.run(args, services)
     if not text then return console:fail(render_err) end
     local written, why = console:write(text)
     if written then return 0 end
-    console:error("cannot write to standard output: " .. why)
+    console:error(why)
     return 1
 end
 

@@ -38,7 +38,7 @@ function M.run(args, services)
     }, services)
     local outcome = projection:rollback(args.version)
     projection:close()
-    if outcome.error then services.console:error(tostring(outcome.error)) end
+    if outcome.error then services.console:log_error(outcome.error) end
     return outcome.code
 end
 

@@ -46,15 +46,21 @@ end
 
 M.fault = options.fault
 
--- The script runs in its own directory, and the user's paths are relative to another.
-local function make_absolute(args, cwd)
-    local function absolute(path)
-        return path:find("^/") and path or cwd .. "/" .. path
-    end
+-- Make the paths in ARGS absolute, since the script runs in its own directory. True, or nil and why
+-- not.
+local function make_absolute(args)
+    local places = { { args, "project" } }
     for _, name in ipairs(PATH_OPTIONS) do
-        for index, path in ipairs(args[name]) do args[name][index] = absolute(path) end
+        for index in ipairs(args[name]) do places[#places + 1] = { args[name], index } end
     end
-    for _, pair in ipairs(args.data) do pair.value = absolute(pair.value) end
+    for _, pair in ipairs(args.data) do places[#places + 1] = { pair, "value" } end
+    for _, place in ipairs(places) do
+        local owner, key = place[1], place[2]
+        local path, why = require("atomicwriter.cli.process").absolute(owner[key])
+        if not path then return nil, why end
+        owner[key] = path
+    end
+    return true
 end
 
 --- Run the command.
@@ -62,17 +68,15 @@ end
 -- @tparam table services `console`, `catch_signals`
 -- @treturn number exit code
 function M.run(args, services)
-    local cwd, why = require("atomicwriter.cli.process").uv().cwd()
-    if not cwd then
-        return services.console:fail(failure.new {
-            code = "io", op = "getcwd", message = "the working directory is gone: " .. why,
-        })
+    local name = args.project
+    local done, why = make_absolute(args)
+    if not done then
+        return services.console:fail(failure.new { code = "io", op = "getcwd", message = why })
     end
-    make_absolute(args, cwd)
     local sources, err = require("atomicwriter.cli.sources").new(args,
         { needs_context = true, again = args.watch })
     if not sources then return services.console:fail(err) end
-    local project = require("atomicwriter.cli.project").new(args.project, cwd, sources, services)
+    local project = require("atomicwriter.cli.project").new(name, args.project, sources, services)
     local projections, load_err = project:load()
     if not projections then return services.console:fail(load_err) end
     return require("atomicwriter.cli.running").run(projections, args, services, project)

@@ -86,7 +86,7 @@ function M.run(args, services)
     local written, why = services.console:result(function()
         return record_of(about, faults, doubts)
     end, describe(about, faults, doubts))
-    if not written then services.console:error("cannot write to standard output: " .. why) end
+    if not written then services.console:error(why) end
     return written and #faults == 0 and 0 or 1
 end
 
