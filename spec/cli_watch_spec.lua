@@ -340,6 +340,17 @@ describe("atomicwriter --watch", function()
         assert.equal(0, (child:wait(30)))
     end)
 
+    it("can be ended while a payload keeps it from being gathered", function()
+        replace("project.lua", [[return { target = "app", create = true,
+            payload = setmetatable({}, { __index = function() while true do end end }) }]])
+        child = command.spawn("run", path "project.lua", "--watch")
+        sandbox.sleep(0.3)
+        child:kill "TERM"
+        local status, _, err = child:wait(30)
+        assert.equal(0, status, err)
+        assert.falsy(err:find("this should not have happened", 1, true), err)
+    end)
+
     it("says once what a check raises", function()
         replace("project.lua", [[return { target = "app", create = true, durability = "none",
             payload = { a = "1" }, check = function() error("boom") end }]])

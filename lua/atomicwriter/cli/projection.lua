@@ -217,16 +217,21 @@ end
 local function gather_interruptibly(self)
     local signals = self._services.signals
     if not signals then return self._gather(self) end
-    local first = signals.stops
+    local first, interrupted = signals.stops, nil
     debug.sethook(function()
         signals:poll()
         if signals.stops > first then
             debug.sethook()
-            error(self.target .. ": interrupted while rendering", 0)
+            interrupted = require("atomicwriter.failure").new {
+                code = "cancelled", message = self.target .. ": interrupted while rendering",
+            }
+            error(interrupted, 0)
         end
     end, "", HOOK_INTERVAL)
-    local payload, err = self._gather(self)
+    local ok, payload, err = pcall(self._gather, self)
     debug.sethook()
+    if interrupted then return nil, interrupted end -- wherever it was raised, and caught
+    if not ok then error(payload, 0) end
     return payload, err
 end
 
