@@ -233,7 +233,9 @@ $(TEST_FLAVOURS:%=test-%): test-%: $(BUILD)/%/atomicwriter/core.so $(LIB).so $(B
 
 CHECKS := check-luacheck check-cppcheck check-layers check-gcc check-clang \
           check-asan-c check-asan-lua check-asan-luajit \
-          check-valgrind-c check-valgrind-lua check-install check-rock check-demo
+          check-valgrind-c check-valgrind-lua \
+          check-faults \
+          check-install check-rock check-demo
 
 .PHONY: check
 check: deps-check ## run lint, layers, sanitizers, valgrind and the packaging
@@ -292,6 +294,19 @@ check-valgrind-c:
 check-valgrind-lua:
 	@$(MAKE) VARIANT=valgrind- UNDER='env GC_ROUNDS=10 $(VALGRIND) --leak-check=full' \
 	    SPEC='$(BINDING_SPECS)' test-lua$(LUA_VERSION)
+
+# ---- faults ------------------------------------------------------------
+
+# From outside: real processes are killed, raced, and given hostile targets and
+# full disks. Minutes long, and they count points: once, on one Lua.
+FAULT_SPECS := $(sort $(wildcard spec/faults/*_spec.lua))
+.PHONY: check-faults
+check-faults: $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so $(BUILD)/bin/atomicwriter ## kill, race and starve real processes
+	@$(call tests,faults from outside) $(call run_lua,lua$(LUA_VERSION)) \
+	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") \
+	    $(or $(SPEC),$(FAULT_SPECS))
+
+# ---- checks of what is installed ---------------------------------------
 
 .PHONY: check-install check-demo check-rock
 check-install: all ## install into build/stage, use it from C and Lua, uninstall

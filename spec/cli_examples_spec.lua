@@ -46,11 +46,11 @@ describe("the examples of the command", function()
     end)
     after_each(sandbox.cleanup)
 
-    -- Copy the example NAME. What it writes goes below DIR/work, its README says /tmp/….
+    -- Copy the example NAME. What it writes goes below DIR/output, its README says /tmp/….
     local function take(name, more)
         place = dir .. "/" .. name
         sandbox.must { "cp", "-r", "examples/" .. name, place }
-        replacements = { ["/tmp/atomicwriter-" .. name] = dir .. "/work" }
+        replacements = { ["/tmp/atomicwriter-" .. name] = dir .. "/output" }
         for old, new in pairs(more or {}) do replacements[old] = new end
     end
 
@@ -100,9 +100,11 @@ describe("the examples of the command", function()
         return stderr
     end
 
-    local function read(path) return sandbox.read_file(dir .. "/work/" .. path) end
+    local function read(path) return sandbox.read_file(dir .. "/output/" .. path) end
 
-    local function live(target) return sandbox.readlink(dir .. "/work/" .. target .. "/..data") end
+    local function live(target)
+        return sandbox.readlink(dir .. "/output/" .. target .. "/..data")
+    end
 
     -- Start SCRIPT, which ends with a command that stays, and wait until that has logged TEXT.
     local function start(script, text)
@@ -204,12 +206,12 @@ describe("the examples of the command", function()
 
         it("does not publish what nginx refuses, by what the staged files say", function()
             must(step[1])
-            local before = sandbox.listing(dir .. "/work/site")
+            local before = sandbox.listing(dir .. "/output/site")
             local why = refused(step[3])
             local version = live "site"
             assert.truthy(why:find('invalid port in "127.0.0.1:http-or-so"', 1, true), why)
             assert.falsy(why:find(version, 1, true), why)
-            assert.equal(before, sandbox.listing(dir .. "/work/site"))
+            assert.equal(before, sandbox.listing(dir .. "/output/site"))
 
             edit("templates/upstreams.conf.tmpl", function(text)
                 return text:gsub("server ", "sever ")
@@ -222,7 +224,7 @@ describe("the examples of the command", function()
             assert.equal(1, status)
             assert.truthy(stderr:find(
                 "templates/upstreams.conf.tmpl:4: undefined: data.site.none", 1, true), stderr)
-            assert.equal(before, sandbox.listing(dir .. "/work/site"))
+            assert.equal(before, sandbox.listing(dir .. "/output/site"))
 
             assert.equal(HELLO, page())
             edit("templates/upstreams.conf.tmpl", function(text)
@@ -262,7 +264,7 @@ describe("the examples of the command", function()
 
         it("renders a unit and its drop-in, and leaves to systemd what is systemd's", function()
             local unit = "# " .. dir .. [[
-/work/units/worker@.service: made by atomicwriter, edit its templates instead.
+/output/units/worker@.service: made by atomicwriter, edit its templates instead.
 # %i is the name of the queue; systemd fills that in, and ${BROKER}, too.
 [Unit]
 Description=Worker of queue %i
@@ -384,8 +386,8 @@ WantedBy=multi-user.target
             must(step[1])
             local stdout = must(step[2])
             assert.truthy(stdout:find("2 added", 1, true), stdout)
-            assert.equal("0600", sandbox.mode(dir .. "/work/live/tls.key"))
-            assert.equal("0644", sandbox.mode(dir .. "/work/live/tls.crt"))
+            assert.equal("0600", sandbox.mode(dir .. "/output/live/tls.key"))
+            assert.equal("0644", sandbox.mode(dir .. "/output/live/tls.crt"))
             assert.is_true(is_pair "live")
             assert.truthy(must("atomicwriter run project.lua"):find(": unchanged, ", 1, true))
         end)
@@ -407,7 +409,7 @@ WantedBy=multi-user.target
             assert.are_not.equal(crt, read "live/tls.crt")
             assert.are_not.equal(key, read "live/tls.key")
             assert.is_true(is_pair "live")
-            assert.equal("0600", sandbox.mode(dir .. "/work/live/tls.key"))
+            assert.equal("0600", sandbox.mode(dir .. "/output/live/tls.key"))
         end)
 
         it("refuses an expired certificate, one that soon will be, and what is none", function()
@@ -494,7 +496,7 @@ WantedBy=multi-user.target
             local stdout = must("umask 0; " .. step[1])
             assert.falsy(stdout:find("ecret", 1, true))
             for _, name in ipairs { "app.env", "FEATURE_CART", "FEATURE_SEARCH" } do
-                assert.equal("0600", sandbox.mode(dir .. "/work/app/" .. name))
+                assert.equal("0600", sandbox.mode(dir .. "/output/app/" .. name))
             end
         end)
 

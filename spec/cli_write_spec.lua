@@ -34,10 +34,6 @@ describe("atomicwriter write", function()
         assert(volume.shows(target, files, keep))
     end
 
-    local function kill(child)
-        sandbox.run { "kill", "-s", "KILL", "--", "-" .. child.pid }
-    end
-
     -- All there is below the target but the lock, which is not written for readers.
     local function listing()
         return (sandbox.listing(target):gsub('"%.%.lock"[^\n]*\n', ""))
@@ -388,7 +384,7 @@ describe("atomicwriter write", function()
             assert.equal("locked", cjson.decode(stdout).error.code)
             local waiting = command.spawn("write", target, "--from-literal", "a=2",
                 "--lock-timeout", "1m")
-            kill(holder)
+            holder:kill_all()
             assert.equal(0, (waiting:wait()))
             shows { a = "2" }
         end)
@@ -619,7 +615,7 @@ describe("atomicwriter write", function()
             end
             write("--from-literal", "a=sighup", "--signal", "TERM", "--pid-file", dir .. "/pid")
             assert.is_true(consumer:running())
-            kill(consumer)
+            consumer:kill_all()
         end)
 
         it("goes to nobody but one process, or the write is rolled back", function()

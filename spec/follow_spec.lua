@@ -47,11 +47,6 @@ local function body(target, ...)
     os.exit(code, true)
 end
 
-local function lives(pid)
-    local stat = sandbox.read_file("/proc/" .. pid .. "/stat")
-    return stat ~= nil and stat:match("%) (%a)") ~= "Z"
-end
-
 describe("follow", function()
     local dir, target, writer, log, count
 
@@ -191,7 +186,7 @@ describe("follow", function()
             publish()
             assert(logged(2))
             says(child, "warn: sh did not end within 0.2 s and is killed")
-            assert.is_false(lives(other))
+            assert.is_false(sandbox.lives(other))
         end)
 
         it("ends what it leaves behind before it starts anew", function()
@@ -199,14 +194,14 @@ describe("follow", function()
             local child = follow_service("sleep 1000 & echo $! >" .. dir .. "/other\n" .. SERVICE)
             assert(logged(1))
             local other = assert(sandbox.read_file(dir .. "/other"):match("%d+"))
-            assert.is_true(lives(other))
+            assert.is_true(sandbox.lives(other))
             publish()
             assert(logged(3))
-            assert.is_false(lives(other))
+            assert.is_false(sandbox.lives(other))
             other = assert(sandbox.read_file(dir .. "/other"):match("%d+"))
             child:kill("TERM")
             ends(child, 7)
-            assert.is_false(lives(other))
+            assert.is_false(sandbox.lives(other))
         end)
 
         it("does nothing when a write changes nothing, or a version is pruned", function()

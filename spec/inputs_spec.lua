@@ -5,15 +5,6 @@ local inputs = require "atomicwriter.cli.inputs"
 local process = require "atomicwriter.cli.process"
 local sandbox = require "spec.support.sandbox"
 
--- What this process holds: KiB of Lua's memory, descriptors, handles of luv.
-local function holdings()
-    collectgarbage()
-    collectgarbage()
-    local handles = 0
-    process.uv().walk(function() handles = handles + 1 end)
-    return collectgarbage("count"), #sandbox.names("/proc/self/fd"), handles
-end
-
 -- No events of its own: what a watcher without them is good for is tested apart.
 local RARELY = { interval = 10000, fallback = 10000 }
 
@@ -540,9 +531,9 @@ describe("inputs:", function()
                 end
             end
             turn(200)
-            local kib, descriptors, handles = holdings()
+            local kib, descriptors, handles = sandbox.holdings()
             turn(4000)
-            local kib_after, descriptors_after, handles_after = holdings()
+            local kib_after, descriptors_after, handles_after = sandbox.holdings()
             assert.is_true(kib_after - kib < 200, ("%g KiB more"):format(kib_after - kib))
             assert.equal(descriptors, descriptors_after)
             assert.equal(handles, handles_after)

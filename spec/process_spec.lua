@@ -4,21 +4,6 @@ local atomicwriter = require "atomicwriter"
 local process = require "atomicwriter.cli.process"
 local sandbox = require "spec.support.sandbox"
 
--- What this process holds: KiB of Lua's memory, descriptors, handles of luv.
-local function holdings()
-    collectgarbage()
-    collectgarbage()
-    local handles = 0
-    process.uv().walk(function() handles = handles + 1 end)
-    return collectgarbage("count"), #sandbox.names("/proc/self/fd"), handles
-end
-
--- Whether the process PID is there, and is more than a zombie.
-local function lives(pid)
-    local stat = sandbox.read_file("/proc/" .. pid .. "/stat")
-    return stat ~= nil and stat:match("%) (%a)") ~= "Z"
-end
-
 describe("process", function()
     local dir
 
@@ -124,14 +109,14 @@ describe("process", function()
                 { capture = true, limit = 100000, cwd = dir })
             assert.is_nil(status)
             assert.matches("more than 100000 bytes", err.message)
-            assert.is_false(lives(pid_in(dir .. "/pid")))
+            assert.is_false(sandbox.lives(pid_in(dir .. "/pid")))
             assert.equal(100000, #output_of("head -c 100000 /dev/zero", { limit = 100000 }))
         end)
 
         it("does not wait for what a command leaves in the background with its output", function()
             local output = output_of("sleep 1000 & echo $!")
             local pid = tonumber(output)
-            assert.is_true(lives(pid))
+            assert.is_true(sandbox.lives(pid))
             process.kill(pid, "KILL")
         end)
 
@@ -201,7 +186,7 @@ describe("process", function()
             assert.equal("SIGTERM", status.signal)
             for _, name in ipairs { "mild", "stubborn" } do
                 local pid = pid_in(dir .. "/" .. name .. ".pid")
-                assert(sandbox.eventually(function() return not lives(pid) end), name)
+                assert(sandbox.eventually(function() return not sandbox.lives(pid) end), name)
             end
             assert.equal("term\n", sandbox.read_file(dir .. "/heeded"))
         end)
@@ -287,9 +272,9 @@ describe("process", function()
                 end
             end
             runs(50)
-            local kib, descriptors, handles = holdings()
+            local kib, descriptors, handles = sandbox.holdings()
             runs(500)
-            local kib_after, descriptors_after, handles_after = holdings()
+            local kib_after, descriptors_after, handles_after = sandbox.holdings()
             assert.is_true(kib_after - kib < 64, ("%g KiB more"):format(kib_after - kib))
             assert.equal(descriptors, descriptors_after)
             assert.equal(handles, handles_after)
@@ -358,7 +343,7 @@ describe("process", function()
                 local status, stdout, stderr = child:wait()
                 assert.equal(0, status, stderr)
                 assert.equal("was ended by SIGKILL\tSIGTERM\t2\t0\n", stdout)
-                assert(sandbox.eventually(function() return not lives(other) end))
+                assert(sandbox.eventually(function() return not sandbox.lives(other) end))
             end
         end)
 

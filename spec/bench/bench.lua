@@ -10,12 +10,9 @@
 -- do not travel. Clock: CLOCK_MONOTONIC on both sides (lua-luv's hrtime).
 
 local atomicwriter = require "atomicwriter"
+local measure = require "spec.bench.measure"
 
-local has_luv, luv = pcall(require, "luv")
-if not has_luv then
-    io.stderr:write("bench: needs lua-luv for a monotonic clock: apt-get install lua-luv\n")
-    os.exit(1)
-end
+local luv = measure.luv
 
 local SIZE = 1024
 local PER_DIRECTORY = 100
@@ -65,24 +62,6 @@ local function cpu()
     if file then file:close() end
     local _, count = text:gsub("processor%s*:", "")
     return ("%d x %s"):format(count, text:match("model name%s*:%s*([^\n]+)") or "unknown processor")
-end
-
--- ---- numbers ---------------------------------------------------------------
-
-local function quantile(sorted, q)
-    local at = 1 + (#sorted - 1) * q
-    local low = math.floor(at)
-    local high = math.min(low + 1, #sorted)
-    return sorted[low] + (sorted[high] - sorted[low]) * (at - low)
-end
-
---- Median; half of the distance between the quartiles in percent of it; and the
--- time that one in ten runs stays below, which other programs disturb least.
-local function summary(samples)
-    table.sort(samples)
-    local median = quantile(samples, 0.5)
-    local spread = (quantile(samples, 0.75) - quantile(samples, 0.25)) / 2
-    return median, 100 * spread / median, quantile(samples, 0.1)
 end
 
 -- ---- the two sides ---------------------------------------------------------
@@ -148,7 +127,7 @@ end
 
 -- ---- one line of the table -------------------------------------------------
 
-local function measure(mode, n, directory, layout, seconds)
+local function run_both(mode, n, directory, layout, seconds)
     local floor, lua = {}, {}
     local each = n <= 10 and 20 or n <= 100 and 8 or n <= 1000 and 3 or 1
     local rounds = 0
@@ -162,8 +141,8 @@ local function measure(mode, n, directory, layout, seconds)
         if rounds % 2 == 1 then run_lua(mode, n, directory, layout, each, lua) end
     end
     local row = { mode = mode, n = n, layout = layout, runs = #lua }
-    row.floor, row.floor_spread, row.floor_quiet = summary(floor)
-    row.lua, row.lua_spread, row.lua_quiet = summary(lua)
+    row.floor, row.floor_spread, row.floor_quiet = measure.summary(floor)
+    row.lua, row.lua_spread, row.lua_quiet = measure.summary(lua)
     row.ratio = row.lua / row.floor
     row.quiet_ratio = row.lua_quiet / row.floor_quiet
     row.target = TARGETS[mode] and TARGETS[mode][n]
@@ -260,7 +239,7 @@ local function main(arguments)
         for _, layout in ipairs(options.layout) do
             for _, mode in ipairs(options.mode) do
                 for _, n in ipairs(options.n) do
-                    local row = measure(mode, tonumber(n), directory, layout,
+                    local row = run_both(mode, tonumber(n), directory, layout,
                         options.seconds)
                     row.fs = kind
                     rows[#rows + 1] = row

@@ -6,11 +6,9 @@
 -- `atomicwriter write` on an unchanged target of 10 files, and `lua -e 'require "argparse"'`, in
 -- turns in one run; what counts is the ratio of the medians.
 
-local has_luv, uv = pcall(require, "luv")
-if not has_luv then
-    io.stderr:write("bench: needs lua-luv for a monotonic clock: apt-get install lua-luv\n")
-    os.exit(1)
-end
+local measure = require "spec.bench.measure"
+
+local uv = measure.luv
 
 local FILES = 10
 local TARGET_RATIO = 3
@@ -34,22 +32,16 @@ end
 -- Milliseconds from the start of a program to its end, which has to be a success.
 local function time(program, words)
     local code
-    local start = uv.hrtime()
+    local start = measure.now()
     local options = { args = words, stdio = { nil, nil, 2 } }
     local handle, err = uv.spawn(program, options, function(status) code = status end)
     if not handle then error("bench: " .. program .. ": " .. err) end
     while not code do uv.run("once") end
-    local elapsed = (uv.hrtime() - start) / 1e6
+    local elapsed = (measure.now() - start) / 1e6
     handle:close()
     uv.run("nowait")
     if code ~= 0 then error("bench: " .. program .. " failed") end
     return elapsed
-end
-
-local function spread(samples)
-    table.sort(samples)
-    local function quantile(q) return samples[1 + math.floor((#samples - 1) * q + 0.5)] end
-    return quantile(0.5), 100 * (quantile(0.75) - quantile(0.25)) / 2 / quantile(0.5)
 end
 
 local directory = assert(uv.fs_mkdtemp((os.getenv("TMPDIR") or "/tmp") .. "/startup.XXXXXX"))
@@ -72,8 +64,8 @@ for round = 1, rounds do
 end
 os.execute("rm -rf '" .. directory .. "'")
 
-local our_median, our_spread = spread(ours)
-local base_median, base_spread = spread(base)
+local our_median, our_spread = measure.summary(ours)
+local base_median, base_spread = measure.summary(base)
 print(("start-up, %d rounds in turns, medians (half of the distance between the quartiles)")
     :format(rounds))
 local LINE = "  %-44s %6.2f ms (%.0f %%)"

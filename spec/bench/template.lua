@@ -6,17 +6,10 @@
 -- Both work in turns on templates of the same size that render the same text, which is checked.
 -- What counts is the ratio of the medians; absolute times do not travel.
 
+local measure = require "spec.bench.measure"
 local template = require "atomicwriter.template"
 
-local function need(name, package)
-    local loaded, module = pcall(require, name)
-    if loaded then return module end
-    io.stderr:write(("bench: needs %s: apt-get install %s\n"):format(name, package))
-    os.exit(1)
-end
-
-local luv = need("luv", "lua-luv") -- for a monotonic clock
-local penlight = need("pl.template", "lua-penlight")
+local penlight = measure.need("pl.template", "lua-penlight")
 
 -- The promise: compiling and rendering takes at most this many times Penlight's time.
 local WANTED = 2
@@ -66,17 +59,10 @@ local THEIR_CONTEXT = { server = CONTEXT.server, ipairs = ipairs }
 
 local function time(samples, work, ...)
     collectgarbage()
-    local start = luv.hrtime()
+    local start = measure.now()
     local result = work(...)
-    samples[#samples + 1] = (luv.hrtime() - start) / 1e6
+    samples[#samples + 1] = (measure.now() - start) / 1e6
     return result
-end
-
-local function median(samples)
-    table.sort(samples)
-    local middle = math.floor((#samples + 1) / 2)
-    local spread = samples[math.ceil(#samples * 0.75)] - samples[math.ceil(#samples * 0.25)]
-    return samples[middle], 50 * spread / samples[middle]
 end
 
 local SIDES = {
@@ -98,7 +84,7 @@ local function run(side, source, samples)
     return text
 end
 
-local function measure(sources, runs)
+local function run_all(sources, runs)
     local samples = {}
     for name in pairs(SIDES) do samples[name] = { compile = {}, render = {}, both = {} } end
     for number = 1, runs do
@@ -116,8 +102,8 @@ local function print_table(samples)
     print(("  %-10s %12s %4s %12s %4s %7s  %s"):format(
         "work", "pl.template", "+-", "atomicwriter", "+-", "ratio", "wanted"))
     for _, work in ipairs { "compile", "render", "both" } do
-        local their_time, their_spread = median(samples.theirs[work])
-        local our_time, our_spread = median(samples.ours[work])
+        local their_time, their_spread = measure.summary(samples.theirs[work])
+        local our_time, our_spread = measure.summary(samples.ours[work])
         local ratio = our_time / their_time
         local verdict = ""
         if work == "both" then
@@ -144,7 +130,7 @@ local function main(arguments)
     print(("templates of %d KiB, %s, %d runs; milliseconds, medians, and half of the distance of "
         .. "the quartiles"):format(
         math.floor(#source / 1024), type(jit) == "table" and jit.version or _VERSION, runs))
-    print_table(measure({ ours = source, theirs = their_source(source) }, runs))
+    print_table(run_all({ ours = source, theirs = their_source(source) }, runs))
 end
 
 main(arg)

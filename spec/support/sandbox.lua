@@ -314,6 +314,26 @@ function Child:kill(signal)
     end
 end
 
+--- End the child and all of its group at once.
+function Child:kill_all()
+    M.run { "kill", "-s", "KILL", "--", "-" .. self.pid }
+end
+
+--- Whether the process PID is there, and is more than a zombie.
+function M.lives(pid)
+    local stat = slurp("/proc/" .. pid .. "/stat")
+    return stat ~= nil and stat:match("%) (%a)") ~= "Z"
+end
+
+--- What this process holds: KiB of Lua's memory, descriptors, handles of luv.
+function M.holdings()
+    collectgarbage()
+    collectgarbage()
+    local handles = 0
+    require("luv").walk(function() handles = handles + 1 end)
+    return collectgarbage("count"), #M.names("/proc/self/fd"), handles
+end
+
 --- Wait until READY() is true, at most SECONDS (30), and return what it returned.
 function M.eventually(ready, seconds)
     local deadline = M.now() + (seconds or 30)
@@ -327,7 +347,7 @@ end
 --- End what was started and remove what was made since the last call.
 function M.cleanup()
     for _, child in ipairs(children) do
-        M.run { "kill", "-s", "KILL", "--", "-" .. child.pid } -- all of its group
+        child:kill_all()
         child:wait(10)
     end
     children = {}
