@@ -205,7 +205,20 @@ void aw_lock_read_note(int fd, aw_note *note)
     note->target_stamp.sec = target_sec;
 }
 
-void aw_lock_write_note(int fd, const aw_note *note)
+/* G7: a hard link may have made somebody else's file "..lock". What has no name but
+ * this one is ours. Both must hold at one instant: a count of one alone may be theirs,
+ * if "..lock" has gone since it was opened. */
+static bool is_only_named_here(int target, int fd)
+{
+    struct stat held, named;
+
+    return aw_sys_fstat(fd, &held) == 0
+           && aw_sys_fstatat(target, AW_NAME_LOCK, &named, AT_SYMLINK_NOFOLLOW) == 0
+           && named.st_dev == held.st_dev && named.st_ino == held.st_ino
+           && named.st_nlink == 1;
+}
+
+void aw_lock_write_note(int target, int fd, const aw_note *note)
 {
     char text[NOTE_SIZE];
     int length = snprintf(text, sizeof text,
@@ -216,6 +229,8 @@ void aw_lock_write_note(int fd, const aw_note *note)
                           note->retained, (unsigned long long)note->inode,
                           (long long)note->version_stamp.sec, note->version_stamp.nsec);
 
+    if (!is_only_named_here(target, fd))
+        return;
     memset(text + length, ' ', sizeof text - (size_t)length);
     text[sizeof text - 1] = '\n';
     (void)aw_sys_pwrite(fd, text, NOTE_SIZE, 0);

@@ -73,7 +73,8 @@ typedef struct aw_note {
 /* Read the note; AW_NOTE_INIT if there is none, or none that can be read. */
 void aw_lock_read_note(int fd, aw_note *note);
 
-/* Write it. Failing is harmless, and not told. */
-void aw_lock_write_note(int fd, const aw_note *note);
+/* Write it, unless FD is not TARGET's "..lock" and that alone: it may then be somebody
+ * else's file. Failing is harmless, and not told. */
+void aw_lock_write_note(int target, int fd, const aw_note *note);
 
 #endif

@@ -290,7 +290,7 @@ void aw_txn_note_durable(aw_txn *t, const char *version, int fd)
     if (!turn_note_to(t, version, fd))
         return;
     t->note.durable = true;
-    aw_lock_write_note(t->lock, &t->note);
+    aw_lock_write_note(t->target, t->lock, &t->note);
 }
 
 void aw_txn_note_clean(aw_txn *t, size_t retained)
@@ -308,7 +308,7 @@ void aw_txn_note_clean(aw_txn *t, size_t retained)
     t->note.synced = aw_txn_is_durable(t);
     t->note.target_stamp = stamp;
     t->note.retained = retained;
-    aw_lock_write_note(t->lock, &t->note);
+    aw_lock_write_note(t->target, t->lock, &t->note);
 }
 
 /* ---- the way out ------------------------------------------------------- */

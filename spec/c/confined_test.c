@@ -25,7 +25,7 @@ TEST(hostile_data, "G7: a ..data that is no link to one version is a clear error
     };
 
     disk_mkdir("victim", 0755);
-    disk_write("victim/file", "precious", 0644);
+    disk_write("victim/file", "precious", 0600);
     for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
         char *before, *after;
         aw_error err;
@@ -186,6 +186,50 @@ TEST(lock_link, "G7: a ..lock that is a link, a directory or a FIFO is a clear e
         disk_remove("target");
     }
     CHECK(disk_mode("victim") == 0644);
+}
+
+static int (*real_renameat)(int from_dir, const char *from, int to_dir, const char *to);
+
+static int renameat_without_lock(int from_dir, const char *from, int to_dir, const char *to)
+{
+    (void)unlink("target/..lock");
+    return real_renameat(from_dir, from, to_dir, to);
+}
+
+/* The victim is "..lock" until the end, or until the swap. */
+static void write_with_the_victims_lock(const char *data)
+{
+    aw_options options = options_keeping(1);
+    char *before = disk_full_state("victim"), *after;
+    aw_error err;
+
+    options.durability = AW_DURABLE; /* each write of these leaves a note */
+    CHECK_OK(write_with(&options, FILES(F("a", data)), NULL, &err), &err);
+    after = disk_full_state("victim");
+    CHECK_THAT((strstr(after, "precious") != NULL), "%s", after);
+    if (aw_sys.renameat != renameat_without_lock) /* which changes the link count */
+        CHECK_TEXT(after, before);
+    free(before);
+    free(after);
+}
+
+TEST(lock_hard_link, "G7: a ..lock that is another file's second name is locked, and never written to")
+{
+    disk_mkdir("target", 0755);
+    disk_mkdir("victim", 0755);
+    disk_write("victim/file", "precious", 0600);
+    CHECK(link("victim/file", "target/..lock") == 0);
+    write_with_the_victims_lock("1");
+    write_with_the_victims_lock("2");
+    write_with_the_victims_lock("2");
+    CHECK_CLEAN("target", FILES(F("a", "2")), 1);
+    real_renameat = aw_sys.renameat;
+    aw_sys.renameat = renameat_without_lock;
+    write_with_the_victims_lock("3");
+    aw_sys.renameat = real_renameat;
+    CHECK(!disk_exists("target/..lock"));
+    write_with_the_victims_lock("4");
+    CHECK_CLEAN("target", FILES(F("a", "4")), 1);
 }
 
 /* ---- where the target lies --------------------------------------------- */
