@@ -195,7 +195,7 @@ step    = $(SUITES) step '$(BUILD)/log/$@' '$(1)'
 C_TESTS := $(patsubst spec/c/%.c,$(BUILD)/spec/c/%,$(wildcard spec/c/*_test.c))
 C_RUNS  := $(C_TESTS)
 C_KIT   := $(filter-out %_test,$(patsubst spec/c/%.c,%,$(wildcard spec/c/*.c)))
-SPECS    = $(or $(SPEC),spec)
+SPECS    = $(or $(SPEC),$(sort $(wildcard spec/*_spec.lua)))
 
 # What the C tests share is an archive: each links what it uses.
 $(BUILD)/spec/c/kit.a: $(C_KIT:%=$(BUILD)/spec/c/%.o)
@@ -212,6 +212,13 @@ $(BUILD)/spec/bench/%: spec/bench/%.c $(LIB).a
 	$(call say,CC)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(AW_CFLAGS) -MMD -MP -MF $@.d -o $@ $(filter %.c %.a,$^) $(AW_LDFLAGS)
+
+# Who attacks, in the specs of faults.
+FAULT_TOOLS := $(patsubst spec/faults/%.c,$(BUILD)/spec/faults/%,$(wildcard spec/faults/*.c))
+$(FAULT_TOOLS): $(BUILD)/spec/faults/%: spec/faults/%.c $(BUILD)/flags
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(AW_LDFLAGS)
 
 TEST_FLAVOURS := $(if $(LUA),$(FLAVOURS),lua$(LUA_VERSION) luajit)
 TESTS := $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%)
@@ -260,7 +267,7 @@ check-layers: $(CORE:%=$(BUILD)/obj/%.o) ## hold the order of the C files and th
 	@$(call step,layers) lua5.4 spec/support/check_layers.lua csrc $(BUILD)/obj
 
 # Everything that is C, without a warning.
-BUILD_ALL := $(LIB).a $(LIB).so $(MODULES) $(C_TESTS) $(BENCHES)
+BUILD_ALL := $(LIB).a $(LIB).so $(MODULES) $(C_TESTS) $(BENCHES) $(FAULT_TOOLS)
 .PHONY: build-all check-gcc check-clang
 build-all: $(BUILD_ALL)
 check-gcc check-clang: check-%: ## build without warnings with gcc, clang
@@ -301,7 +308,7 @@ check-valgrind-lua:
 # full disks. Minutes long, and they count points: once, on one Lua.
 FAULT_SPECS := $(sort $(wildcard spec/faults/*_spec.lua))
 .PHONY: check-faults
-check-faults: $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so $(BUILD)/bin/atomicwriter ## kill, race and starve real processes
+check-faults: $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so $(BUILD)/bin/atomicwriter $(FAULT_TOOLS) ## kill, race and starve real processes
 	@$(call tests,faults from outside) $(call run_lua,lua$(LUA_VERSION)) \
 	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") \
 	    $(or $(SPEC),$(FAULT_SPECS))
