@@ -221,7 +221,7 @@ $(FAULT_TOOLS): $(BUILD)/spec/faults/%: spec/faults/%.c $(BUILD)/flags
 	$(Q)$(CC) $(AW_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(AW_LDFLAGS)
 
 TEST_FLAVOURS := $(if $(LUA),$(FLAVOURS),lua$(LUA_VERSION) luajit)
-TESTS := $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%)
+TESTS  = $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%) $(if $(SPEC)$(FILTER),,$(nginx_suite))
 
 .PHONY: test
 test: deps-test ## install what is needed, build, run all tests (SPEC=, FILTER=)
@@ -235,6 +235,18 @@ test-c: $(C_TESTS) ## run the C unit tests
 $(TEST_FLAVOURS:%=test-%): test-%: $(BUILD)/%/atomicwriter/core.so $(LIB).so $(BUILD)/bin/atomicwriter
 	@$(call tests,specs on $*) $(call lua_env,$*) $(UNDER) $(call interpreter,$*) \
 	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") $(SPECS)
+
+# ---- nginx -------------------------------------------------------------
+
+# Specs that start nginx, which loads the module for LuaJIT; so once, on one Lua,
+# and only where nginx has Lua. Asked when `test` has installed what it can.
+NGINX_LUA  := /usr/lib/nginx/modules/ngx_http_lua_module.so
+nginx_suite = $(if $(filter luajit,$(TEST_FLAVOURS)),$(shell test ! -e $(NGINX_LUA) || echo test-nginx))
+.PHONY: test-nginx
+test-nginx: luajit $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so ## run the specs inside nginx
+	@$(call tests,specs in nginx) $(call run_lua,lua$(LUA_VERSION)) \
+	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") \
+	    $(or $(SPEC),$(sort $(wildcard spec/nginx/*_spec.lua)))
 
 # ---- checks ------------------------------------------------------------
 
@@ -334,6 +346,8 @@ bin_dir = $(or $(INST_BINDIR),$(PREFIX)/bin)
 doc_dir = $(PREFIX)/share/doc/atomicwriter
 
 LUA_FILES := $(patsubst lua/%,%,$(sort $(shell find lua -name '*.lua')))
+# nginx has LuaJIT only.
+lua_files_of = $(if $(filter luajit,$(1)),$(LUA_FILES),$(filter-out resty/%,$(LUA_FILES)))
 DOC_FILES := $(wildcard README.md CHANGELOG.md LICENSE) $(sort $(shell find examples -type f ! -perm -100))
 DOC_PROGRAMS := $(sort $(shell find examples -type f -perm -100))
 
@@ -351,7 +365,7 @@ endef
 
 # What is installed: $(call …,put) or $(call …,drop).
 define lua_files
-$(foreach f,$(FLAVOURS),$(call $(1),644,lua,$(LUA_FILES),$(call lua_dir,$(f)))\
+$(foreach f,$(FLAVOURS),$(call $(1),644,lua,$(call lua_files_of,$(f)),$(call lua_dir,$(f)))\
 $(call $(1),755,$(BUILD)/$(f),atomicwriter/core.so,$(call so_dir,$(f))))\
 $(call $(1),755,$(if $(INST_BINDIR),lua/bin,$(BUILD)/install),atomicwriter,$(bin_dir))
 endef

@@ -1,0 +1,135 @@
+--- Writing from inside nginx: each call goes to a worker thread, because it waits for locks and
+-- for the disk, and the worker has requests to serve.
+-- @module resty.atomicwriter.writing
+
+local failure = require "resty.atomicwriter.failure"
+local thread = require "resty.atomicwriter.thread"
+
+local ngx = ngx
+local type = type
+
+local M = {}
+
+-- Where a worker is about to serve requests but does not yet: what blocks here harms nobody.
+local BEFORE_SERVING = { init = true, init_worker = true }
+
+-- Where a request or a timer can wait for a thread.
+local CAN_WAIT = {
+    rewrite = true, server_rewrite = true, access = true, precontent = true, content = true,
+    timer = true,
+}
+
+-- What belongs to the call in its options; the rest is the writer's, which refuses what it does
+-- not know.
+local OF_CALL = {
+    write = { check = true, thread_pool = true },
+    plan = { thread_pool = true },
+    rollback = { check = true, expect = true, thread_pool = true },
+    versions = { thread_pool = true },
+}
+
+local function sleep_long()
+    ngx.sleep(86400)
+end
+
+local warned = false
+
+local function warn_once(pool, why)
+    if warned then return end
+    warned = true
+    ngx.log(ngx.WARN, "atomicwriter: writes block this worker, for it has no threads: ", why,
+        "; put \"thread_pool ", pool, " threads=4;\" at the top of nginx.conf")
+end
+
+-- What `ngx.run_worker_thread` says when it has not run anything.
+local function refusal(target, why)
+    local code = "io"
+    if why:find("unsupported Lua type", 1, true) or why:find("unsupported argument", 1, true) then
+        code, why = "invalid_payload", "the payload holds what is neither text nor a table: " .. why
+    elseif why:find("no available Lua vm", 1, true) then
+        code, why = "locked", "as many writes wait as lua_worker_thread_vm_pool_size allows"
+    end
+    return failure.new {
+        code = code, message = target .. ": " .. why, op = "ngx.run_worker_thread",
+    }
+end
+
+-- A worker that was told to QUIT ends once it has no timer left, and a request that waits for a
+-- thread has none: its client would get no answer. So it sleeps in a light thread meanwhile.
+local function stay_for(fn, ...)
+    local guard = ngx.thread.spawn(sleep_long)
+    local ran, kind, value = fn(...)
+    ngx.thread.kill(guard)
+    return ran, kind, value
+end
+
+-- As thread.run, in a thread if there is one. Nil and an error when nothing was run.
+local function run(pool, target, ...)
+    if not pool or BEFORE_SERVING[ngx.get_phase()] then return thread.run(target, ...) end
+    local run_worker_thread = ngx.run_worker_thread -- since lua-nginx-module 0.10.22
+    if not run_worker_thread then
+        warn_once(pool, "nginx is built without --with-threads")
+        return thread.run(target, ...)
+    end
+    local ran, kind, value =
+        stay_for(run_worker_thread, pool, "resty.atomicwriter.thread", "run", target, ...)
+    if ran then return kind, value end
+    if kind:find("^thread[_ ]pool.* not found") then
+        warn_once(pool, kind)
+        return thread.run(target, ...)
+    end
+    return nil, refusal(target, kind)
+end
+
+-- Raise at the line of who called the public function; LEVEL is as for error() there.
+local function raise(level, message)
+    error((message:gsub("^[^:\n]+:%d+: ", "")), level + 1)
+end
+
+local function check_call(action, target, options, level)
+    if type(target) ~= "string" or target == "" then
+        raise(level + 1, "bad argument #1 to '" .. action .. "' (path of a directory expected)")
+    end
+    if type(options) ~= "table" then
+        raise(level + 1, "bad argument to '" .. action .. "' (table of options expected)")
+    end
+    if options.check ~= nil and type(options.check) ~= "string" then
+        raise(level + 1, "option 'check' must be a string, \"MODULE\" or \"MODULE:FUNCTION\": "
+            .. "it runs in another thread, where no function of this one can go")
+    end
+    local phase = ngx.get_phase()
+    if not CAN_WAIT[phase] and not BEFORE_SERVING[phase] then
+        raise(level + 1, action .. " cannot be called in the " .. phase .. " phase")
+    end
+end
+
+--- The path that TARGET names: a relative one is below nginx's prefix, as nginx has it.
+function M.resolve(target)
+    if target:sub(1, 1) == "/" then return target end
+    return ngx.config.prefix() .. target
+end
+
+--- Do ACTION on TARGET; see `resty.atomicwriter.thread`.
+-- @tparam string action
+-- @tparam string target
+-- @tparam ?table options
+-- @tparam table call further arguments of the action
+-- @tparam number level as for `error`: where to raise misuse
+function M.call(action, target, options, call, level)
+    options = options or {}
+    check_call(action, target, options, level + 1)
+    local pool, of_writer = "default", {}
+    for key, value in pairs(options) do
+        if not OF_CALL[action][key] then of_writer[key] = value end
+    end
+    if options.thread_pool ~= nil then pool = options.thread_pool end
+    call.check, call.expect = options.check, options.expect
+    target = M.resolve(target)
+    local kind, value = run(pool, target, of_writer, action, call)
+    if kind == "done" then return value end
+    if kind == "failed" then return nil, failure.new(value) end
+    if kind == "misuse" then raise(level + 1, value) end
+    return nil, value
+end
+
+return M
