@@ -11,7 +11,8 @@ build='gcc make libc6-dev pkg-config|pkgconf lua5.4 liblua5.4-dev diffutils
 luajit='luajit2|luajit libluajit2-5.1-dev|libluajit-5.1-dev'
 test='lua-busted lua-filesystem lua-penlight nginx-light libnginx-mod-http-lua wrk openssl curl
       strace util-linux procps unicode-data'
-check='lua-check cppcheck clang valgrind libc6-dbg luarocks gcovr lua-ldoc git'
+check='lua-check cppcheck clang valgrind libc6-dbg luarocks gcovr lua-ldoc git
+       e2fsprogs'
 
 build_programs='cc make lua5.4'
 luajit_programs='luajit'
