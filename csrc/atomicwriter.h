@@ -167,6 +167,12 @@ AW_API int aw_payload_add(aw_payload *payload, const char *path, size_t length,
 /* The number of paths added. */
 AW_API size_t aw_payload_count(const aw_payload *payload);
 
+/* Whether what was added after INDEX others is PATH (LENGTH bytes) with what ENTRY
+ * says, and the path is clean as it stands; false until PAYLOAD has been used. So a
+ * caller can see, without building it anew, that it has the one that it would build. */
+AW_API bool aw_payload_has(const aw_payload *payload, size_t index, const char *path,
+                           size_t length, const aw_entry *entry);
+
 AW_API void aw_payload_free(aw_payload *payload);
 
 /* ---- writer ------------------------------------------------------------ */
@@ -310,6 +316,21 @@ typedef struct aw_hooks {
  * again. */
 AW_API int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,
                     aw_result *result, aw_error *err);
+
+/* Hand PAYLOAD, which the last aw_write() by WRITER has written, over to it. It is the
+ * writer's then: freed when another is handed over, or NULL, or when the writer is
+ * closed; until then it may be written again, and the data that it borrows must stay
+ * as they are. A payload that was not the last one written is freed.
+ *
+ * What the writer then knows is in the live version, it need not read there. A file
+ * whose data are to stay as they are takes one stat(2), for as long as its
+ * inode and ctime are those from when it was last read; a file whose data
+ * are to change takes nothing. It relies on it that every change stamps a ctime, which
+ * nobody can set: on ext4, xfs, btrfs, f2fs, tmpfs and overlays. Elsewhere files are
+ * read. A change within the same tick of the kernel's clock is not missed; of stores
+ * through a shared mapping that somebody keeps, only the first is stamped. Without this
+ * call, each write reads what is live. */
+AW_API void aw_writer_remember(aw_writer *writer, aw_payload *payload);
 
 /* What aw_write() would do now. Takes no lock and touches nothing. */
 AW_API int aw_plan(aw_writer *writer, aw_payload *payload, aw_result *result,

@@ -114,64 +114,6 @@ int aw_item_open(const aw_item *item, aw_cursor *origin, aw_error *err)
     return fd;
 }
 
-/* ---- what a writer remembers ------------------------------------------- */
-
-static uint64_t mix(uint64_t sketch, const char *bytes, size_t size)
-{
-    const uint64_t odd = 0x9e3779b97f4a7c15;
-    uint64_t word;
-
-    for (; size >= sizeof word; bytes += sizeof word, size -= sizeof word) {
-        memcpy(&word, bytes, sizeof word);
-        sketch = (sketch ^ word) * odd;
-        sketch ^= sketch >> 29;
-    }
-    word = size;
-    memcpy(&word, bytes, size);
-    sketch = (sketch ^ word ^ (uint64_t)size << 56) * odd;
-    return sketch ^ sketch >> 29;
-}
-
-/* 0 for data that is not in memory. */
-static uint64_t sketch_path(const aw_item *item)
-{
-    return item->data ? mix(1, item->path, item->length) | 1 : 0;
-}
-
-static uint64_t sketch_data(const aw_item *item)
-{
-    enum { ENOUGH = 2048 };
-
-    return mix(item->size, item->data, item->size < ENOUGH ? item->size : ENOUGH);
-}
-
-void aw_memo_set(aw_memo *memo, const aw_payload *payload, const char *version)
-{
-    uint64_t *sketches = realloc(memo->sketches, (payload->count + 1) * 2 * sizeof *sketches);
-
-    memo->version[0] = '\0';
-    memo->listed = false;
-    if (!sketches)
-        return;
-    for (size_t i = 0; i < payload->count; i++) {
-        const aw_item *item = &payload->items[i];
-
-        sketches[2 * i] = sketch_path(item);
-        sketches[2 * i + 1] = item->data ? sketch_data(item) : 0;
-    }
-    memo->sketches = sketches;
-    memo->count = payload->count;
-    memcpy(memo->version, version, strlen(version) + 1);
-}
-
-void aw_memo_clear(aw_memo *memo)
-{
-    free(memo->sketches);
-    memo->sketches = NULL;
-    memo->count = 0;
-    memo->version[0] = '\0';
-}
-
 /* ---- one file ---------------------------------------------------------- */
 
 enum { HALF = 64 * 1024 };
@@ -181,9 +123,11 @@ typedef struct comparison {
     aw_rules      *rules;
     aw_cursor      live;
     aw_cursor      origin;
-    char          *buffer;  /* two halves */
-    const aw_memo *memo;    /* or NULL */
-    struct timespec made;   /* when the live version was */
+    char          *buffer;  /* two halves                                    */
+    const aw_memo *memo;    /* about the live version, or NULL               */
+    size_t         recalled;/* an index into its payload, for recall()       */
+    aw_memo       *learned;
+    struct timespec made;   /* when it was made                              */
     aw_meter      *meter;
     aw_result     *result;
     aw_error      *err;
@@ -269,36 +213,94 @@ static bool is_later(const struct timespec *a, const struct timespec *b)
     return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
 }
 
-/* 1, 0, or -1 with c->err filled. */
-static int same_mode_and_owner(comparison *c, const aw_item *item, int fd)
+static bool has_mode_and_owner(comparison *c, const aw_item *item, const struct stat *st)
 {
     aw_wish wanted = aw_wish_for_item(c->rules, item);
-    struct stat st;
 
-    if (aw_sys_fstat(fd, &st) < 0)
-        return aw_fail_io(c->err, "fstat", item->path);
-    if (!has_owner(&st, &wanted) && !c->rules->probed) {
+    if (!has_owner(st, &wanted) && !c->rules->probed) {
         probe_owner(c->target, c->rules);
         wanted = aw_wish_for_item(c->rules, item);
     }
-    if (is_later(&st.st_mtim, &c->made))
-        c->rules->edited = true;
-    return S_ISREG(st.st_mode) && (st.st_mode & 07777) == wanted.mode && has_owner(&st, &wanted);
+    return S_ISREG(st->st_mode) && (st->st_mode & 07777) == wanted.mode && has_owner(st, &wanted);
 }
 
-/* The data first: where it differs, nothing else need be asked. */
-static int same_file(comparison *c, const aw_item *item)
+/* Whether the file NAME still is what PRINT was taken of; or NULL. */
+static bool has_print(const comparison *c, const char *name, const aw_print *print,
+                      struct stat *st)
+{
+    return print && print->inode != 0
+           && aw_sys_fstatat(c->live.dir, name, st, AT_SYMLINK_NOFOLLOW) == 0
+           && aw_print_matches(print, st);
+}
+
+/* Item INDEX is kept. The file was last looked at, before it was read, as ST. */
+static void keep(comparison *c, size_t index, const struct stat *st)
+{
+    if (is_later(&st->st_mtim, &c->made))
+        c->rules->edited = true;
+    if (c->learned->prints)
+        c->learned->prints[index] = aw_print_of(st, c->learned->clock);
+}
+
+/* PRINT is of the file when it held ITEM's data, or NULL. */
+static int same_file(comparison *c, const aw_item *item, size_t index, const aw_print *print)
 {
     const char *name = aw_cursor_enter_parent(&c->live, item->path, item->length);
-    int fd = name ? aw_at_open_file(c->live.dir, name) : -1, same;
+    struct stat st;
+    int fd, same;
 
+    if (name && has_print(c, name, print, &st) && has_mode_and_owner(c, item, &st)) {
+        keep(c, index, &st);
+        return 1;
+    }
+    fd = name ? aw_at_open_file(c->live.dir, name) : -1;
     if (fd < 0)
         return says_absent(errno) ? 0 : aw_fail_io(c->err, "openat", item->path);
-    same = same_data(c, item, fd);
+    if (aw_sys_fstat(fd, &st) < 0)
+        same = aw_fail_io(c->err, "fstat", item->path);
+    else
+        same = has_mode_and_owner(c, item, &st) ? same_data(c, item, fd) : 0;
     if (same == 1)
-        same = same_mode_and_owner(c, item, fd);
+        keep(c, index, &st);
     aw_close_fd(&fd);
     return same;
+}
+
+/* ---- what a writer remembers ------------------------------------------- */
+
+/* The item of the live version that has ITEM's path, or NULL. To be asked in tree
+ * order: both payloads are, so that one pass over both is enough. */
+static const aw_item *recall(comparison *c, const aw_item *item)
+{
+    const aw_payload *known = c->memo ? c->memo->payload : NULL;
+
+    for (; known && c->recalled < known->count; c->recalled++) {
+        const aw_item *one = &known->items[c->recalled];
+        int order = one == item ? 0 : aw_path_compare(one->path, one->length,
+                                                      item->path, item->length);
+
+        if (order >= 0)
+            return order == 0 ? one : NULL;
+    }
+    return NULL;
+}
+
+/* Both in memory. */
+static bool same_bytes(const aw_item *a, const aw_item *b)
+{
+    return a->size == b->size && (a->data == b->data || memcmp(a->data, b->data, a->size) == 0);
+}
+
+/* As same_file(), with what is remembered. */
+static int same_item(comparison *c, const aw_item *item, size_t index)
+{
+    const aw_item *known = item->data ? recall(c, item) : NULL;
+
+    if (!known || !known->data)
+        return same_file(c, item, index, NULL);
+    if (!same_bytes(known, item))
+        return 0;
+    return same_file(c, item, index, c->memo->prints ? &c->memo->prints[c->recalled] : NULL);
 }
 
 /* ---- two trees --------------------------------------------------------- */
@@ -332,15 +334,6 @@ static int tell_folder(comparison *c, const aw_node *node, const aw_folder *fold
     return tell(c, &c->result->updated, node->path, node->length);
 }
 
-/* Whether item INDEX has other data than the writer wrote there last. */
-static bool surely_differs(const comparison *c, const aw_item *item, size_t index)
-{
-    const uint64_t *known = c->memo && index < c->memo->count
-                            ? &c->memo->sketches[2 * index] : NULL;
-
-    return known && item->data && known[0] == sketch_path(item) && known[1] != sketch_data(item);
-}
-
 static int tell_item(comparison *c, const aw_item *item, const aw_node *node, size_t index,
                      unsigned char *action)
 {
@@ -350,7 +343,7 @@ static int tell_item(comparison *c, const aw_item *item, const aw_node *node, si
         *action = AW_ADD;
         return tell(c, &c->result->added, item->path, item->length);
     }
-    same = node->type == AW_FILE && !surely_differs(c, item, index) ? same_file(c, item) : 0;
+    same = node->type == AW_FILE ? same_item(c, item, index) : 0;
     if (same < 0)
         return -1;
     if (same) {
@@ -424,6 +417,14 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
     return 0;
 }
 
+static uint64_t mix(uint64_t sketch, uint64_t word)
+{
+    const uint64_t odd = 0x9e3779b97f4a7c15;
+
+    sketch = (sketch ^ word) * odd;
+    return sketch ^ sketch >> 29;
+}
+
 /* Sketch the directories that PAYLOAD says. False when one cannot be seen, or
  * may change without showing it. */
 static bool sketch_folders(comparison *c, const aw_payload *payload, uint64_t *sketch)
@@ -440,19 +441,20 @@ static bool sketch_folders(comparison *c, const aw_payload *payload, uint64_t *s
         stamp = aw_stamp_of(&st);
         if (!aw_stamp_is_settled(&stamp))
             return false;
-        *sketch = mix(*sketch, (const char *)&st.st_ino, sizeof st.st_ino);
-        *sketch = mix(*sketch, (const char *)&stamp.sec, sizeof stamp.sec);
-        *sketch = mix(*sketch, (const char *)&stamp.nsec, sizeof stamp.nsec);
+        *sketch = mix(*sketch, st.st_ino);
+        *sketch = mix(*sketch, (uint64_t)stamp.sec);
+        *sketch = mix(*sketch, (uint64_t)stamp.nsec);
     }
     return true;
 }
 
-static bool has_paths_of(const aw_payload *payload, const aw_memo *memo)
+static bool same_paths(const aw_payload *a, const aw_payload *b)
 {
-    bool same = payload->count == memo->count;
+    bool same = a->count == b->count;
 
-    for (size_t i = 0; same && i < payload->count; i++)
-        same = payload->items[i].data && sketch_path(&payload->items[i]) == memo->sketches[2 * i];
+    for (size_t i = 0; a != b && same && i < a->count; i++)
+        same = aw_path_compare(a->items[i].path, a->items[i].length,
+                               b->items[i].path, b->items[i].length) == 0;
     return same;
 }
 
@@ -469,36 +471,47 @@ static int compare_files(comparison *c, const aw_payload *payload, unsigned char
 }
 
 static int compare_with_live(comparison *c, const aw_live *live, const aw_payload *payload,
-                             aw_memo *memo, unsigned char *actions)
+                             unsigned char *actions)
 {
     aw_tree tree = AW_TREE_INIT;
-    uint64_t folders = 0;
-    bool settled = c->memo && sketch_folders(c, payload, &folders); /* before they are listed */
+    /* before they are listed */
+    bool settled = c->memo && sketch_folders(c, payload, &c->learned->folders);
     int rc;
 
-    if (settled && memo->listed && memo->folders == folders
-        && has_paths_of(payload, memo))
+    c->learned->listed = settled;
+    if (settled && c->memo->listed && c->memo->folders == c->learned->folders
+        && same_paths(payload, c->memo->payload))
         return compare_files(c, payload, actions);
     rc = aw_tree_read(live->fd, &tree, c->err);
     if (rc == 0)
         rc = compare_trees(c, payload, &tree, actions);
     aw_tree_clear(&tree);
-    if (rc == 0 && !c->result->changed && payload->origin < 0) {
-        if (!c->memo)
-            aw_memo_set(memo, payload, live->name);
-        memo->listed = settled && memo->version[0] != '\0' && has_paths_of(payload, memo);
-        memo->folders = folders;
-    }
     return rc;
 }
 
-int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_rules *rules,
-               aw_memo *memo, unsigned char *actions, aw_meter *meter, aw_result *result,
-               aw_error *err)
+/* A writer that has just been opened may be closed as soon, and begins with what it
+ * wrote. Without memory for the prints there are none. */
+static void begin_learning(comparison *c, const aw_live *live, aw_payload *payload)
+{
+    aw_memo *learned = c->learned;
+
+    memcpy(learned->version, live->name, sizeof learned->version);
+    learned->payload = payload;
+    if (!c->memo)
+        return;
+    learned->clock = c->memo->clock;
+    if (learned->clock == AW_CLOCK_UNKNOWN)
+        learned->clock = aw_clock_of(live->fd);
+    if (learned->clock != AW_CLOCK_NONE)
+        learned->prints = calloc(payload->count + 1, sizeof *learned->prints);
+}
+
+int aw_compare(int target, const aw_live *live, aw_payload *payload, aw_rules *rules,
+               const aw_memo *memo, aw_memo *learned, unsigned char *actions, aw_meter *meter,
+               aw_result *result, aw_error *err)
 {
     comparison c = { target, rules, AW_CURSOR_INIT(live->fd), AW_CURSOR_INIT(payload->origin),
-                     NULL, strcmp(memo->version, live->name) == 0 ? memo : NULL, { 0, 0 },
-                     meter, result, err };
+                     NULL, NULL, 0, learned, { 0, 0 }, meter, result, err };
     const aw_tree nothing = AW_TREE_INIT;
     struct stat st;
     int rc = -1;
@@ -515,7 +528,9 @@ int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_ru
         aw_fail_io(err, "fstat", live->name);
     } else {
         c.made = st.st_ctim;
-        rc = compare_with_live(&c, live, payload, memo, actions);
+        c.memo = memo->payload && strcmp(memo->version, live->name) == 0 ? memo : NULL;
+        begin_learning(&c, live, payload);
+        rc = compare_with_live(&c, live, payload, actions);
     }
     aw_list_sort(&result->added);
     aw_list_sort(&result->updated);

@@ -9,11 +9,10 @@
 #include "atomicwriter.h"
 #include "aw_at.h"
 #include "aw_current.h"
-#include "aw_lock.h"
+#include "aw_memo.h"
 #include "aw_meter.h"
 #include "aw_payload.h"
 
-#include <stdint.h>
 #include <sys/types.h>
 
 /* ---- what an item comes to --------------------------------------------- */
@@ -50,28 +49,6 @@ aw_wish aw_wish_for_folder(const aw_rules *rules, const aw_folder *folder);
  * what is no regular file. Returns the descriptor, or -1. */
 int aw_item_open(const aw_item *item, aw_cursor *origin, aw_error *err);
 
-/* ---- what a writer remembers ------------------------------------------- */
-
-/* Sketches of the data that a writer has written last, so that the next write
- * knows without the disk which files change: different sketches are of different
- * data. Equal ones say nothing, and the disk is asked.
- *
- * And what the version's directories looked like (inode, ctime) when they held
- * just that: while they look so, no name in them has changed, and they need not
- * be listed. */
-typedef struct aw_memo {
-    char      version[AW_VERSION_MAX]; /* that it speaks of; "": of none     */
-    uint64_t *sketches;                /* of path and data, for each item    */
-    size_t    count;
-    bool      listed;
-    uint64_t  folders;                 /* a sketch of them, if listed        */
-} aw_memo;
-
-/* Remember PAYLOAD as VERSION's; without memory for it, nothing. */
-void aw_memo_set(aw_memo *memo, const aw_payload *payload, const char *version);
-
-void aw_memo_clear(aw_memo *memo);
-
 /* ---- the difference ---------------------------------------------------- */
 
 typedef enum aw_action {
@@ -84,15 +61,16 @@ typedef enum aw_action {
 
 /* Compare PAYLOAD (sealed) with LIVE, which may be no version at all. Fills
  * ACTIONS, one for each item, and of RESULT: changed, added, updated, removed,
- * unchanged. MEMO may be of another version, and is then not believed; when
- * nothing differs it is of LIVE afterwards.
+ * unchanged. MEMO may be of another version, and is then not believed. LEARNED,
+ * AW_MEMO_INIT before, is what there is to remember of LIVE when nothing differs;
+ * it borrows PAYLOAD.
  *
  * Where an owner that nobody asked for seems to differ, the guess in RULES is
  * checked once against a file made in TARGET, unnamed if possible: a mount may map owners
  * (NFS root_squash) or give new files the directory's group (grpid). */
-int aw_compare(int target, const aw_live *live, const aw_payload *payload, aw_rules *rules,
-               aw_memo *memo, unsigned char *actions, aw_meter *meter, aw_result *result,
-               aw_error *err);
+int aw_compare(int target, const aw_live *live, aw_payload *payload, aw_rules *rules,
+               const aw_memo *memo, aw_memo *learned, unsigned char *actions, aw_meter *meter,
+               aw_result *result, aw_error *err);
 
 /* Refuse, with AW_E_CHECK_FAILED, a staged tree to which a check has added names
  * or from which it has taken some. Does not look into files. */

@@ -28,6 +28,7 @@ void aw_payload_free(aw_payload *payload)
         return;
     aw_arena_clear(&payload->arena);
     free(payload->items);
+    free(payload->order);
     free(payload->folders);
     free(payload);
 }
@@ -72,13 +73,15 @@ int aw_payload_put(aw_payload *payload, const aw_item *item, aw_error *err)
 {
     const char *path;
 
-    if (aw_grow(&payload->items, payload->count, &payload->room, sizeof *payload->items) < 0)
+    if (payload->count == UINT_MAX
+        || aw_grow(&payload->items, payload->count, &payload->room, sizeof *payload->items) < 0)
         return aw_fail_memory(err);
     path = aw_arena_copy(&payload->arena, item->path, item->length);
     if (!path)
         return aw_fail_memory(err);
     payload->items[payload->count] = *item;
     payload->items[payload->count].path = path;
+    payload->items[payload->count].added = (unsigned)payload->count;
     payload->count++;
     payload->sealed = false;
     return 0;
@@ -107,6 +110,26 @@ int aw_payload_add(aw_payload *payload, const char *path, size_t length,
         item.data = entry->data ? entry->data : "";
     }
     return aw_payload_put(payload, &item, err);
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+bool aw_payload_has(const aw_payload *payload, size_t index, const char *path, size_t length,
+                    const aw_entry *entry)
+{
+    const aw_item *item;
+
+    if (index >= payload->count || !payload->sealed)
+        return false;
+    item = &payload->items[payload->order[index]];
+    return item->length == length && memcmp(item->path, path, length) == 0
+           && item->mode == entry->mode && item->uid == entry->uid && item->gid == entry->gid
+           && item->size == entry->size && !item->data == !entry->data
+           && (item->data == entry->data || memcmp(item->data, entry->data, item->size) == 0)
+           && same_text(item->source, entry->source);
 }
 
 /* ---- the set as a whole ------------------------------------------------ */
@@ -166,13 +189,33 @@ static int put_new_folders(aw_payload *payload, const aw_item *before, const aw_
     return 0;
 }
 
+/* What growing has left over is given back: a payload may stay for long. */
+static int note_order(aw_payload *payload, aw_error *err)
+{
+    size_t count = payload->count;
+    unsigned *order = realloc(payload->order, (count + 1) * sizeof *order);
+    aw_item *items;
+
+    if (!order)
+        return aw_fail_memory(err);
+    payload->order = order;
+    for (size_t i = 0; i < count; i++)
+        order[payload->items[i].added] = (unsigned)i;
+    items = count > 0 ? realloc(payload->items, count * sizeof *items) : NULL;
+    if (items) {
+        payload->items = items;
+        payload->room = count;
+    }
+    return 0;
+}
+
 int aw_payload_seal(aw_payload *payload, aw_error *err)
 {
     if (payload->sealed)
         return 0;
     if (payload->count > 1)
         qsort(payload->items, payload->count, sizeof *payload->items, by_path);
-    if (find_clash(payload, err) < 0)
+    if (find_clash(payload, err) < 0 || note_order(payload, err) < 0)
         return -1;
     payload->folder_count = 0;
     if (put_plain_folder(payload, "", 0, err) < 0)

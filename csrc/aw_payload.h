@@ -16,6 +16,7 @@ typedef struct aw_item {
     size_t      size;    /* of data                                          */
     const char *source;  /* in the arena, or NULL                            */
     int         mode;    /* or AW_UNSET, as the two below                    */
+    unsigned    added;   /* before it, others                                */
     int64_t     uid;
     int64_t     gid;
 } aw_item;
@@ -32,6 +33,8 @@ typedef struct aw_folder {
 struct aw_payload {
     aw_item   *items;    /* in tree order once sealed                        */
     size_t     count, room;
+    unsigned  *order;    /* once sealed: where the item is that was added as
+                            number so and so                                 */
     aw_folder *folders;  /* in tree order, filled by sealing                 */
     size_t     folder_count, folder_room;
     int        origin;   /* borrowed: the version directory that holds what

@@ -31,6 +31,7 @@ void aw_txn_begin(aw_txn *t, aw_writer *writer, aw_payload *payload, const aw_ho
     t->live = no_live;
     t->stage = no_stage;
     t->err = err;
+    aw_memo_drop(&writer->learned);
 }
 
 bool aw_txn_is_durable(const aw_txn *t)
@@ -347,6 +348,7 @@ int aw_txn_finish(aw_txn *t, int rc, aw_result *result)
     aw_scan_clear(&t->scan);
     aw_tree_clear(&t->origin_tree);
     free(t->actions);
+    aw_memo_drop(&t->learned);
     if (rc == 0)
         *result = t->result;
     else

@@ -23,7 +23,8 @@ struct aw_writer {
     aw_options options;
     dev_t      dev;      /* the directory that was last found to lie in no   */
     ino_t      ino;      /* version of another target; 0: none yet           */
-    aw_memo    memo;     /* of the last write                                */
+    aw_memo    memo;     /* with the payload that aw_writer_remember() gave  */
+    aw_memo    learned;  /* by the last write, whose payload is the caller's */
 };
 
 typedef struct aw_txn {
@@ -44,6 +45,7 @@ typedef struct aw_txn {
     char             newest[AW_VERSION_MAX]; /* the greatest name seen; or "" */
     aw_rules         rules;
     unsigned char   *actions;
+    aw_memo          learned;       /* about the version that is live at the end */
     aw_stage         stage;
     aw_links         links;
     bool             committed;

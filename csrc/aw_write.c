@@ -81,6 +81,7 @@ void aw_writer_close(aw_writer *writer)
 {
     if (!writer)
         return;
+    aw_memo_drop(&writer->learned);
     aw_memo_clear(&writer->memo);
     free(writer->target);
     free(writer);
@@ -122,8 +123,8 @@ static int plan(aw_txn *t)
     t->actions = calloc(t->payload->count + 1, 1);
     if (!t->actions)
         return aw_fail_memory(t->err);
-    if (aw_compare(t->target, &t->live, t->payload, &t->rules, &t->writer->memo, t->actions,
-                   &t->meter, &t->result, t->err) < 0)
+    if (aw_compare(t->target, &t->live, t->payload, &t->rules, &t->writer->memo, &t->learned,
+                   t->actions, &t->meter, &t->result, t->err) < 0)
         return -1;
     if (t->rules.edited) /* by somebody who may not have synced it */
         t->note.durable = false;
@@ -142,11 +143,8 @@ static int make_version(aw_txn *t)
     return aw_stage_make(&t->stage, t->target, t->newest, t->err);
 }
 
-/* What is remembered now, while the data may be read, holds once the version is
- * live, and for no other. */
 static int fill_version(aw_txn *t)
 {
-    aw_memo_set(&t->writer->memo, t->payload, t->stage.name);
     return aw_stage_fill(&t->stage, t->payload, t->live.fd, &t->rules, t->actions, &t->meter,
                          &t->result, t->err);
 }
@@ -331,14 +329,58 @@ int aw_publish(aw_txn *t)
     return 0;
 }
 
+/* What has been written is to be read once before it has a print. What has been linked
+ * has changed its ctime, and may be looked at again; but not when a check has run
+ * meanwhile, which may do anything, and take its time. */
+static void learn_new_version(aw_txn *t)
+{
+    aw_memo *learned = &t->learned;
+    bool again = learned->clock == AW_CLOCK_MULTIGRAIN && !(t->hooks && t->hooks->check);
+
+    for (size_t i = 0; learned->prints && i < t->payload->count; i++) {
+        if (!again || t->actions[i] != AW_LINKED)
+            learned->prints[i].inode = 0;
+    }
+    memcpy(learned->version, t->stage.name, sizeof learned->version);
+    learned->payload = t->payload;
+    learned->listed = false;
+    aw_memo_look_again(learned, t->stage.fd);
+}
+
+static void learn(aw_txn *t)
+{
+    if (t->result.changed)
+        learn_new_version(t);
+    t->writer->learned = t->learned;
+    t->learned = (aw_memo)AW_MEMO_INIT;
+}
+
 int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,
              aw_result *result, aw_error *err)
 {
     aw_txn t;
+    int rc;
 
     aw_txn_begin(&t, writer, payload, hooks, err);
     t.may_create = writer->options.create;
-    return aw_txn_finish(&t, aw_publish(&t), result);
+    rc = aw_publish(&t);
+    if (rc == 0)
+        learn(&t);
+    return aw_txn_finish(&t, rc, result);
+}
+
+void aw_writer_remember(aw_writer *writer, aw_payload *payload)
+{
+    if (payload && payload == writer->learned.payload) {
+        if (payload == writer->memo.payload)
+            writer->memo.payload = NULL; /* it stays */
+        aw_memo_clear(&writer->memo);
+        writer->memo = writer->learned;
+        writer->learned = (aw_memo)AW_MEMO_INIT;
+    } else if (!payload || payload != writer->memo.payload) {
+        aw_memo_clear(&writer->memo);
+        aw_payload_free(payload);
+    }
 }
 
 /* ---- without a change -------------------------------------------------- */

@@ -16,6 +16,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <grp.h>
+#include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,27 @@ extern char **environ;
 #if LUA_VERSION_NUM < 504
 #define lua_newuserdatauv(L, size, values) lua_newuserdata(L, size)
 #endif
+
+/* Have the userdata at INDEX keep the table on top of the stack, and pop that. */
+static void keep_table(lua_State *L, int index)
+{
+#if LUA_VERSION_NUM < 502
+    lua_setfenv(L, index);
+#else
+    lua_setiuservalue(L, index, 1);
+#endif
+}
+
+/* Have it keep none. */
+static void drop_table(lua_State *L, int index)
+{
+#if LUA_VERSION_NUM < 502
+    lua_pushvalue(L, LUA_GLOBALSINDEX); /* Lua 5.1 wants some */
+#else
+    lua_pushnil(L);
+#endif
+    keep_table(L, index);
+}
 
 static void push_integer(lua_State *L, int64_t value)
 {
@@ -439,7 +461,7 @@ static int count_entries(lua_State *L, int index)
 
 /* Put at index HELD a table with room for the data of the payload at INDEX. It is
  * measured again, because making it may run finalizers. */
-static void make_room(lua_State *L, int index, int held)
+static void measure_room(lua_State *L, int index, int held)
 {
     int room;
 
@@ -450,11 +472,27 @@ static void make_room(lua_State *L, int index, int held)
     } while (count_entries(L, index) > room);
 }
 
+/* The value on top of the stack. NULL, or what is wrong with it. */
+static const char *read_entry(lua_State *L, aw_entry *entry)
+{
+    const char *wrong = NULL;
+
+    if (lua_type(L, -1) == LUA_TTABLE)
+        wrong = read_fields(L, entry_fields, "field", entry);
+    else if (lua_type(L, -1) == LUA_TSTRING)
+        entry->data = lua_tolstring(L, -1, &entry->size);
+    else
+        wrong = lua_pushfstring(L, "must be a string or a table, not a %s", luaL_typename(L, -1));
+    if (!wrong && !entry->data == !entry->source)
+        wrong = entry->data ? "has both data and a source" : "needs data or a source";
+    return wrong;
+}
+
 /* The table at INDEX into OWN->payload. Allocates nothing in Lua unless it
  * fails, so no finalizer runs and the core can borrow the strings. If HELD is
- * not 0 they are also put into the table there, so that they stay whatever a
- * function does to the payload while it is written. */
-static int gather(lua_State *L, int index, int held, scratch *own, aw_error *err)
+ * not 0 they are also put into the table there, which has room for ROOM. Returns 0,
+ * -1, or 1 when there is too little room. */
+static int gather(lua_State *L, int index, int held, int room, scratch *own, aw_error *err)
 {
     int count = 0;
 
@@ -462,30 +500,50 @@ static int gather(lua_State *L, int index, int held, scratch *own, aw_error *err
         return -1;
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
         aw_entry entry = AW_ENTRY_INIT;
-        const char *path, *wrong = NULL, *key_type = luaL_typename(L, -2);
+        const char *path, *wrong, *key_type = luaL_typename(L, -2);
         size_t length;
 
         if (lua_type(L, -2) != LUA_TSTRING) /* lua_tolstring() would confuse lua_next() */
             return aw_fail(err, AW_E_INVALID_PAYLOAD, push_text(L, -2),
                            "a path must be a string, not a %s", key_type);
         path = lua_tolstring(L, -2, &length);
-        if (lua_type(L, -1) == LUA_TTABLE)
-            wrong = read_fields(L, entry_fields, "field", &entry);
-        else if (lua_type(L, -1) == LUA_TSTRING)
-            entry.data = lua_tolstring(L, -1, &entry.size);
-        else
-            wrong = lua_pushfstring(L, "must be a string or a table, not a %s",
-                                    luaL_typename(L, -1));
-        if (!wrong && !entry.data == !entry.source)
-            wrong = entry.data ? "has both data and a source" : "needs data or a source";
+        wrong = read_entry(L, &entry);
         if (wrong)
             return aw_fail_at(err, AW_E_INVALID_PAYLOAD, path, length, "%s", wrong);
-        if (held != 0 && entry.data)
+        if (held != 0 && entry.data) {
+            if (count == room) {
+                lua_pop(L, 2);
+                return 1;
+            }
             hold_data(L, held, ++count);
+        }
         if (aw_payload_add(own->payload, path, length, &entry, err) < 0)
             return -1;
     }
     return 0;
+}
+
+/* Whether the table at INDEX says just what PAYLOAD does, in the same order, as the
+ * same table does, or one that was made in the same way. Allocates nothing in Lua
+ * when it does. */
+static bool is_payload(lua_State *L, int index, const aw_payload *payload)
+{
+    size_t count = 0;
+
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+        aw_entry entry = AW_ENTRY_INIT;
+        const char *path;
+        int top = lua_gettop(L);
+        size_t length;
+
+        path = lua_type(L, -2) == LUA_TSTRING ? lua_tolstring(L, -2, &length) : NULL;
+        if (!path || read_entry(L, &entry)
+            || !aw_payload_has(payload, count++, path, length, &entry)) {
+            lua_settop(L, top - 2);
+            return false;
+        }
+    }
+    return count == aw_payload_count(payload);
 }
 
 /* ---- handles: writer, snapshot, watcher --------------------------------- */
@@ -494,6 +552,8 @@ typedef struct handle {
     aw_writer   *writer;   /* one of these three, as the kind says; */
     aw_snapshot *snapshot; /* NULL once closed                      */
     aw_watcher  *watcher;
+    aw_payload  *known;    /* the writer's, of its last write, or NULL */
+    int          room;     /* for the data of that                  */
     bool         busy;     /* the writer runs one of its hooks      */
     int64_t      patience; /* its lock_timeout, in milliseconds     */
     char         version[AW_VERSION_MAX]; /* of the snapshot, or "" */
@@ -513,6 +573,7 @@ static void close_handle(handle *self)
     aw_snapshot_close(self->snapshot);
     aw_watch_close(self->watcher);
     self->writer = NULL;
+    self->known = NULL;
     self->snapshot = NULL;
     self->watcher = NULL;
 }
@@ -527,7 +588,7 @@ static handle *new_handle(lua_State *L, const char *kind)
     luaL_checktype(L, 1, LUA_TSTRING);
     target = lua_tolstring(L, 1, &length);
     luaL_argcheck(L, strlen(target) == length, 1, "the target holds a NUL byte");
-    self = lua_newuserdatauv(L, sizeof *self + length + 1, 0);
+    self = lua_newuserdatauv(L, sizeof *self + length + 1, 1);
     memset(self, 0, sizeof *self);
     memcpy(self->target, target, length + 1);
     luaL_getmetatable(L, kind);
@@ -570,6 +631,8 @@ static int handle_close(lua_State *L)
 
     if (self->busy)
         return luaL_error(L, BUSY);
+    if (self->known)
+        drop_table(L, 1);
     close_handle(self);
     return 0;
 }
@@ -681,8 +744,8 @@ static int tell(lua_State *L)
 enum { ASK, TELL = 2, HOOKS = 4, HELD = 5, HOOKS_SLOTS = 7 };
 
 /* Push what the hooks of a call take: for each value that the options may hold its
- * name, which take_value() replaces. HELD is first that of "expect", and then for
- * what gather() holds. */
+ * name, which take_value() replaces. HELD is that of "expect", or of what
+ * take_payload() keeps. */
 static void push_hooks(lua_State *L, hooks *calls)
 {
     luaL_checkstack(L, 20 + HOOKS_SLOTS, NULL);
@@ -909,11 +972,49 @@ static int fail(lua_State *L, const handle *self, scratch *own, const aw_error *
     return push_error(L, self->target, err);
 }
 
+/* What the table at INDEX says: the payload that the writer has, where it is that, or
+ * else OWN's, with its data also in the table at HELD, for the writer to keep. From
+ * here to the first hook Lua allocates nothing: the table stays as it is. NULL, with
+ * ERR filled, or raises. */
+static aw_payload *take_payload(lua_State *L, int index, int held, handle *self, scratch *own,
+                                aw_error *err)
+{
+    int rc;
+
+    if (self->known && is_payload(L, index, self->known))
+        return self->known;
+    lua_createtable(L, self->room, 0); /* as many as last time, very likely */
+    lua_replace(L, held);
+    check_open(L, WRITER); /* a finalizer may have closed it */
+    rc = gather(L, index, held, self->room, own, err);
+    if (rc > 0) {
+        release(own);
+        measure_room(L, index, held);
+        check_open(L, WRITER);
+        rc = gather(L, index, held, INT_MAX, own, err);
+    }
+    return rc < 0 ? NULL : own->payload;
+}
+
+/* The writer takes over what it has written; the handle keeps the data, at HELD. */
+static void remember(lua_State *L, handle *self, aw_payload *payload, scratch *own, int held)
+{
+    aw_writer_remember(self->writer, payload);
+    if (payload != own->payload)
+        return;
+    own->payload = NULL;
+    self->known = payload;
+    self->room = (int)lua_rawlen(L, held);
+    lua_pushvalue(L, held);
+    keep_table(L, 1);
+}
+
 /* writer:write(payload [, { check = function, progress = function }]) */
 static int writer_write(lua_State *L)
 {
     handle *self = check_open(L, WRITER);
     hooks calls = { .L = NULL };
+    aw_payload *payload;
     int64_t end;
     scratch *own;
     aw_error err;
@@ -922,23 +1023,22 @@ static int writer_write(lua_State *L)
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 3);
     begin_hooks(L, 3, write_options, &calls);
-    held = calls.wanted.progress ? calls.base + HELD : 0;
+    held = calls.base + HELD;
     own = begin_call(L, WRITER);
 
     end = begin_waiting(self);
     do {
-        if (held != 0) {
-            make_room(L, 2, held);
-            check_open(L, WRITER); /* finalizers again */
-        }
-        /* From here to the first hook Lua allocates nothing: the payload stays as it is. */
-        if (gather(L, 2, held, own, &err) < 0)
+        payload = take_payload(L, 2, held, self, own, &err);
+        if (!payload)
             return fail(L, self, own, &err);
         self->busy = true;
-        rc = aw_write(self->writer, own->payload, &calls.core, &own->result, &err);
+        rc = aw_write(self->writer, payload, &calls.core, &own->result, &err);
         self->busy = false;
     } while (rc < 0 && goes_on_waiting(L, own, &calls, end, &err));
-    return rc < 0 ? fail(L, self, own, &err) : push_result(L, own);
+    if (rc < 0)
+        return fail(L, self, own, &err);
+    remember(L, self, payload, own, held);
+    return push_result(L, own);
 }
 
 /* writer:plan(payload) */
@@ -951,7 +1051,7 @@ static int writer_plan(lua_State *L)
     luaL_checktype(L, 2, LUA_TTABLE);
     luaL_checkstack(L, 20, NULL);
     own = begin_call(L, WRITER);
-    if (gather(L, 2, 0, own, &err) < 0
+    if (gather(L, 2, 0, 0, own, &err) < 0
         || aw_plan(self->writer, own->payload, &own->result, &err) < 0)
         return fail(L, self, own, &err);
     return push_result(L, own);

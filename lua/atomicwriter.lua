@@ -39,6 +39,11 @@ M._VERSION = core._VERSION
 --
 -- Makes and locks nothing yet. Any number of writers, in any number of
 -- processes, may have the same target: their writes exclude each other.
+--
+-- A writer that stays open keeps the strings of the payload that it wrote last, and
+-- no copy of them. Files that are not to change then take one question to the kernel
+-- each instead of being read. `close()` lets go of them.
+--
 -- A mode is a string of octal digits, `"0644"`, or a number within 0 to 511.
 -- @function new
 -- @tparam string target path of a directory; a relative one is resolved now

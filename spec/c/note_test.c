@@ -287,7 +287,7 @@ static void write_open(aw_writer *writer, const file *payload, bool changed)
     CHECK_OK(aw_write(writer, set, NULL, &result, &err), &err);
     CHECK_THAT(result.changed == changed, "changed is %d", result.changed);
     aw_result_clear(&result);
-    aw_payload_free(set);
+    aw_writer_remember(writer, set);
     CHECK_CLEAN("target", payload, 1);
 }
 
@@ -360,7 +360,7 @@ TEST(spares_the_listing, "an open writer lists no directory that is as it left i
 
         CHECK_OK(aw_write(writer, set, NULL, &result, &err), &err);
         aw_result_clear(&result);
-        aw_payload_free(set);
+        aw_writer_remember(writer, set);
     }
     CHECK_THAT(listings == 0, "%zu listings", listings);
     aw_writer_close(writer);

@@ -1,0 +1,78 @@
+/* aw_memo: what an open writer knows of the version that it wrote or confirmed last.
+ *
+ * The payload that is in it, which the caller has handed over, and of each file
+ * what the kernel said of it when it was seen to hold that data: its print. Every
+ * change, to data, mode, owner or links and through whichever name, gives a file
+ * another ctime, and nobody can set that. So a file that has the same print has the
+ * same data, and one stat takes the place of open, read and close.
+ *
+ * A new link to a file, and the removal of an old one, change its ctime too. Where stamps
+ * are multigrain, a print is taken again after them, if inode and mtime are the same: that
+ * of who edits a file and sets its mtime back just while the file is being linked would pass.
+ *
+ * A print is only taken where that holds. The kernel stamps with a clock that
+ * ticks, and would hide a second change within a tick: either the tick has passed,
+ * or stamps are multigrain (Linux 6.13: once somebody has asked, the next change
+ * gets a stamp of its own). Remote file systems and FUSE may answer from a cache,
+ * so there are no prints on any that is not known. Not seen are later stores by
+ * who keeps a file of a live version mapped for writing: the first one is stamped, and
+ * then, on a disk, the next one after each write-back.
+ */
+#ifndef AW_MEMO_H
+#define AW_MEMO_H
+
+#include "atomicwriter.h"
+#include "aw_lock.h"
+#include "aw_payload.h"
+
+#include <stdint.h>
+#include <sys/stat.h>
+
+/* What the ctimes of a file system tell. */
+typedef enum aw_clock {
+    AW_CLOCK_UNKNOWN,   /* nobody has looked yet                             */
+    AW_CLOCK_NONE,      /* nothing: no prints                                */
+    AW_CLOCK_TICKING,   /* a change, once the tick has passed                */
+    AW_CLOCK_MULTIGRAIN /* every change after a stat                         */
+} aw_clock;
+
+typedef struct aw_print {
+    uint64_t inode;  /* 0: there is no print                                 */
+    aw_stamp mtime;
+    aw_stamp ctime;
+} aw_print;
+
+typedef struct aw_memo {
+    char        version[AW_VERSION_MAX]; /* that it speaks of; "": of none   */
+    aw_clock    clock;                   /* of the file system               */
+    aw_payload *payload;                 /* what is in it, or NULL           */
+    aw_print   *prints;                  /* of each item; NULL: none         */
+    bool        listed;                  /* its directories were seen to hold
+                                            these names, and no others, when
+                                            they looked like this:           */
+    uint64_t    folders;                 /* a sketch of inodes and ctimes    */
+} aw_memo;
+
+#define AW_MEMO_INIT { "", AW_CLOCK_UNKNOWN, NULL, NULL, false, 0 }
+
+/* Give back what MEMO holds, its payload too, and make it AW_MEMO_INIT. */
+void aw_memo_clear(aw_memo *memo);
+
+/* The same for one whose payload is the caller's. */
+void aw_memo_drop(aw_memo *memo);
+
+/* Those of the file system that FD is on. */
+aw_clock aw_clock_of(int fd);
+
+/* The print of a file that ST is of, with inode 0 where none can be taken. ST must
+ * be from before its data was read. */
+aw_print aw_print_of(const struct stat *st, aw_clock clock);
+
+/* Whether PRINT is one, and of the file that ST is of, as it is now. */
+bool aw_print_matches(const aw_print *print, const struct stat *st);
+
+/* Take the prints in MEMO again from the files in the directory VERSION, which are the
+ * same, linked. Those that cannot be are gone. */
+void aw_memo_look_again(aw_memo *memo, int version);
+
+#endif
