@@ -66,7 +66,8 @@ describe("G2: on a disk", function()
             { "many (syncfs)", payload = many },
             { "source", payload = streamed, after = streamed_data },
             { "empty", payload = {}, no_data = true },
-            { "rollback", no_data = true, after = { ["oldest"] = "to be pruned", ["dir/oldest"] = "to be pruned" },
+            { "rollback", no_data = true,
+                after = { ["oldest"] = "to be pruned", ["dir/oldest"] = "to be pruned" },
                 act = function(w) return w:rollback() end },
         }
 
