@@ -96,7 +96,8 @@ dd { margin: 0; overflow-wrap: anywhere }
 code { font-size: .95em }
 table { border-collapse: collapse; width: 100%% }
 th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #ddd;
-         vertical-align: top; overflow-wrap: anywhere }
+         vertical-align: top; white-space: nowrap }
+td:last-child { white-space: normal; overflow-wrap: anywhere }
 th { color: #666; font-weight: normal }
 .bad { color: #b3261e }
 </style>
