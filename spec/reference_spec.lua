@@ -47,10 +47,10 @@ describe("Where Kubernetes' AtomicWriter fails, a writer", function()
         unlinkat = true, fsync = true, syncfs = true, flock = true, close = true,
         copy_file_range = true, sync_file_range = true }
 
-    local function trace()
-        local target = volume.prepare(dir, "traced", FAST)
+    local function trace(operation)
+        local target = volume.prepare(dir, "traced" .. (operation or ""), FAST)
         local status, stdout, stderr, events =
-            strace.record(dir, sandbox.lua(dir, volume.update, target, "full"))
+            strace.record(dir, sandbox.lua(dir, volume.update, target, "full", operation))
         assert.equal(0, status, stderr)
         assert.equal("ok", stdout:match("^%S+"))
         return strace.marked(events)
@@ -167,32 +167,38 @@ describe("Where Kubernetes' AtomicWriter fails, a writer", function()
         end
     end)
 
-    it("G2: that cannot walk the old version or read a link says so", function()
-        need_strace()
-        local faults = { getdents64 = "error=EIO", readlinkat = "error=EMFILE" }
-        local refused = 0
-        for i, event in ipairs(trace()) do
-            if faults[event.call] then
-                local target = volume.prepare(dir, "fault" .. i, FAST)
-                local before = sandbox.listing(target)
-                local _, stdout = strace.inject(sandbox.lua(dir, volume.update, target, "full"),
-                    event.call, faults[event.call], event.nth)
-                local said = stdout:match("^%S+")
-                if said == "ok" then
-                    assert(volume.shows(target, volume.after))
-                elseif said == "warned" then
-                    assert.same(volume.after, volume.contents(target, volume.live(target)))
-                    assert(volume.resolves(target, volume.after))
-                else
-                    assert.matches("^io%s+false%s", stdout)
-                    assert.equal(before, sandbox.listing(target))
-                    refused = refused + 1
+    -- In a rollback what was not read would be missing from what is published.
+    local outcomes = { update = volume.after, again = volume.before,
+        rollback = { ["oldest"] = "to be pruned", ["dir/oldest"] = "to be pruned" } }
+    for operation, files in pairs(outcomes) do
+        it("G2: that cannot walk a version or read a link says so: " .. operation, function()
+            need_strace()
+            local faults = { getdents64 = "error=EIO", readlinkat = "error=EMFILE" }
+            local refused = 0
+            for i, event in ipairs(trace(operation)) do
+                if faults[event.call] then
+                    local target = volume.prepare(dir, "fault" .. i, FAST)
+                    local before = sandbox.listing(target)
+                    local _, stdout = strace.inject(
+                        sandbox.lua(dir, volume.update, target, "full", operation),
+                        event.call, faults[event.call], event.nth)
+                    local said = stdout:match("^%S+")
+                    if said == "ok" then
+                        assert(volume.shows(target, files))
+                    elseif said == "warned" then
+                        assert.same(files, volume.contents(target, volume.live(target)))
+                        assert(volume.resolves(target, files))
+                    else
+                        assert.matches("^io%s+false%s", stdout)
+                        assert.equal(before, sandbox.listing(target))
+                        refused = refused + 1
+                    end
+                    sandbox.rmtree(target)
                 end
-                sandbox.rmtree(target)
             end
-        end
-        assert.is_true(refused >= 5, "only " .. refused .. " of the faults were told")
-    end)
+            assert.is_true(refused >= 5, "only " .. refused .. " of the faults were told")
+        end)
+    end
 
     ---- payloads --------------------------------------------------------------
 
