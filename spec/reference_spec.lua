@@ -297,11 +297,13 @@ describe("Where Kubernetes' AtomicWriter fails, a writer", function()
 
     it("G8: repairs what drifted on disk", function()
         local writer, target = new_target { a = "1", b = "2" }
-        sandbox.write_file(target .. "/a", "drifted")
-        local result = assert(writer:write { a = "1", b = "2" })
-        assert.is_true(result.changed)
-        assert.same({ "a" }, result.updated)
-        assert(volume.shows(target, { a = "1", b = "2" }))
+        for _, drifted in ipairs { "drifted", "9", "" } do
+            sandbox.write_file(target .. "/a", drifted)
+            local result = assert(writer:write { a = "1", b = "2" })
+            assert.is_true(result.changed)
+            assert.same({ "a" }, result.updated)
+            assert(volume.shows(target, { a = "1", b = "2" }))
+        end
     end)
 
     it("G5: makes a visible link again that was deleted", function()
