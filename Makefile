@@ -220,6 +220,16 @@ $(FAULT_TOOLS): $(BUILD)/spec/faults/%: spec/faults/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(AW_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(AW_LDFLAGS)
 
+# The power-cut model with one class of syncs left out: it must find that.
+POWER_MUTANTS := $(addprefix $(BUILD)/spec/c/power_test-,no-file-sync no-directory-sync \
+                   no-target-sync-before no-target-sync-after)
+C_TESTS += $(POWER_MUTANTS)
+$(POWER_MUTANTS): $(BUILD)/spec/c/power_test-%: spec/c/power_test.c spec/c/power.c \
+                  $(BUILD)/spec/c/kit.a $(LIB)-test.a $(BUILD)/flags
+	$(call say,CC)
+	$(Q)$(CC) $(AW_CFLAGS) -DAW_TEST '-DPOWER_MUTANT="$*"' -MMD -MP -MF $@.d -o $@ \
+	    $(filter %.c %.a,$^) $(AW_LDFLAGS)
+
 TEST_FLAVOURS := $(if $(LUA),$(FLAVOURS),lua$(LUA_VERSION) luajit)
 TESTS  = $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%) $(if $(SPEC)$(FILTER),,$(nginx_suite))
 

@@ -1,0 +1,575 @@
+/* power_test.c: G4, power cuts at every call of a durable write, told by the model of
+ * power.h. In every state that may come back
+ *
+ *   - "..data" names the version that was promised last, or the one that is being
+ *     written, and all of it is there: paths, data, modes, and nothing else;
+ *   - every name that it shows is visible;
+ *   - the retained versions are whole, for a rollback may publish them;
+ *   - and, for some of the states, the next write succeeds and leaves the target clean,
+ *     also when the power goes again while it sweeps.
+ *
+ * Built with POWER_MUTANT, which leaves out one class of syncs, each scenario has to show
+ * violations instead.
+ */
+#define _GNU_SOURCE
+#include "aw_sys.h"
+#include "disk.h"
+#include "kit.h"
+#include "power.h"
+#include "test.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { STEPS_MAX = 6, WHOLE_MAX = 16, NAMES_MAX = 512, RANDOM = 30, CUTS_MAX = 200 };
+
+/* ---- what was promised -------------------------------------------------- */
+
+/* A version as it was when it was live. */
+typedef struct whole {
+    char *version;
+    char *text;
+    bool  durable;   /* promised to stay so                                  */
+} whole;
+
+typedef struct step {
+    char  *version;  /* live after it                                        */
+    size_t end;      /* the cut at which it had returned                     */
+    bool   durable;
+} step;
+
+typedef struct story {
+    char         *initial;         /* live at first, or NULL                 */
+    bool          initial_durable;
+    step          steps[STEPS_MAX];
+    size_t        step_count;
+    whole         wholes[WHOLE_MAX];
+    size_t        whole_count;
+    unsigned      keep;
+    bool          again;           /* this is the second cut                 */
+    unsigned long judged, healed, violations;
+    char          first[4096];     /* violation                              */
+} story;
+
+static unsigned long all_states, all_healed, all_violations, all_cuts;
+
+static void violate(story *s, size_t cut, const char *format, ...)
+{
+    va_list args;
+    int length;
+
+    if (s->violations++ > 0)
+        return;
+    length = snprintf(s->first, sizeof s->first, "cut before call %zu%s: ", cut,
+                      s->again ? " of the write after a cut" : "");
+    va_start(args, format);
+    vsnprintf(s->first + length, sizeof s->first - (size_t)length, format, args);
+    va_end(args);
+}
+
+/* ---- a version in a state ----------------------------------------------- */
+
+static void render(const power *p, size_t dir, const char *path, FILE *out)
+{
+    const char *names[NAMES_MAX];
+    size_t count = power_list(p, dir, names, NAMES_MAX);
+
+    fprintf(out, "%s/ %o\n", path, (unsigned)power_mode(p, dir));
+    for (size_t i = 0; i < count; i++) {
+        size_t inode = power_entry(p, dir, names[i]);
+        char below[512];
+
+        snprintf(below, sizeof below, "%s/%s", path, names[i]);
+        if (power_type_of(p, inode) == POWER_DIRECTORY)
+            render(p, inode, below, out);
+        else
+            fprintf(out, "%s %o %s\n", below, (unsigned)power_mode(p, inode),
+                    power_text(p, inode));
+    }
+}
+
+static char *text_of(const power *p, size_t dir)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    render(p, dir, "", out);
+    fclose(out);
+    return text;
+}
+
+static const whole *find_whole(const story *s, const char *version)
+{
+    for (size_t i = 0; i < s->whole_count; i++)
+        if (strcmp(s->wholes[i].version, version) == 0)
+            return &s->wholes[i];
+    return NULL;
+}
+
+static bool is_version(const char *name)
+{
+    size_t length = strlen(name);
+
+    return strncmp(name, "..2", 3) == 0 && strcmp(name + length - 4, "_tmp") != 0;
+}
+
+/* Versions of one process differ in their digits' number at most. */
+static bool is_older(const char *a, const char *b)
+{
+    int order = strncmp(a, b, strlen("..YYYY_MM_DD_hh_mm_ss."));
+
+    if (order != 0)
+        return order < 0;
+    return strlen(a) != strlen(b) ? strlen(a) < strlen(b) : strcmp(a, b) < 0;
+}
+
+/* Remember every version that is in the state; those that are new to us are DURABLE. */
+static void learn(story *s, const power *p, bool durable)
+{
+    size_t target = power_entry(p, POWER_ROOT, "target");
+    const char *names[NAMES_MAX];
+    size_t count = power_list(p, target, names, NAMES_MAX);
+
+    for (size_t i = 0; i < count; i++) {
+        if (!is_version(names[i]) || find_whole(s, names[i]))
+            continue;
+        if (s->whole_count == WHOLE_MAX)
+            abort();
+        s->wholes[s->whole_count++] =
+            (whole){ strdup(names[i]), text_of(p, power_entry(p, target, names[i])), durable };
+    }
+}
+
+/* ---- judging ------------------------------------------------------------ */
+
+/* Steps that had returned. */
+static size_t done_before(const story *s, size_t cut)
+{
+    size_t count = 0;
+
+    while (count < s->step_count && s->steps[count].end <= cut)
+        count++;
+    return count;
+}
+
+static bool is_promised(const story *s, size_t done)
+{
+    return done > 0 ? s->steps[done - 1].durable : s->initial_durable;
+}
+
+/* NULL: there was none. */
+static const char *promised(const story *s, size_t done)
+{
+    return done > 0 ? s->steps[done - 1].version : s->initial;
+}
+
+/* The version of the write that the cut has interrupted, or NULL. */
+static const char *coming(const story *s, size_t done)
+{
+    return done < s->step_count ? s->steps[done].version : NULL;
+}
+
+static bool same_name(const char *a, const char *b)
+{
+    return a && b && strcmp(a, b) == 0;
+}
+
+static void judge_names(story *s, const power *p, size_t cut, size_t target, size_t version)
+{
+    const char *names[NAMES_MAX];
+    size_t count = power_list(p, version, names, NAMES_MAX);
+
+    for (size_t i = 0; i < count; i++) {
+        size_t link = power_entry(p, target, names[i]);
+        char wanted[512];
+
+        snprintf(wanted, sizeof wanted, "..data/%s", names[i]);
+        if (link == POWER_NONE || power_type_of(p, link) != POWER_LINK
+            || strcmp(power_text(p, link), wanted) != 0)
+            violate(s, cut, "%s is live and not visible", names[i]);
+    }
+}
+
+static void judge_version(story *s, const power *p, size_t cut, const char *name, size_t dir)
+{
+    const whole *wanted = find_whole(s, name);
+    char *is = text_of(p, dir);
+
+    if (!wanted || strcmp(is, wanted->text) != 0)
+        violate(s, cut, "%s is torn: {%s} instead of {%s}", name, is,
+                wanted ? wanted->text : "?");
+    free(is);
+}
+
+static void judge_retained(story *s, const power *p, size_t cut, size_t target,
+                           const char *live)
+{
+    const char *names[NAMES_MAX];
+    size_t count = power_list(p, target, names, NAMES_MAX);
+
+    for (size_t i = 0; i < count; i++) {
+        const whole *known = find_whole(s, names[i]);
+
+        if (is_version(names[i]) && is_older(names[i], live) && (!known || known->durable))
+            judge_version(s, p, cut, names[i], power_entry(p, target, names[i]));
+    }
+}
+
+static void judge_state(const power *p, size_t cut, story *s)
+{
+    size_t done = done_before(s, cut), target, data, version;
+    const char *live;
+
+    target = power_entry(p, POWER_ROOT, "target");
+    data = target != POWER_NONE ? power_entry(p, target, "..data") : (size_t)POWER_NONE;
+    if (data == POWER_NONE) {
+        if (promised(s, done))
+            violate(s, cut, "nothing is live, %s was promised", promised(s, done));
+        return;
+    }
+    live = power_text(p, data);
+    if (!same_name(live, promised(s, done)) && !same_name(live, coming(s, done))) {
+        violate(s, cut, "%s is live, %s was promised", live, promised(s, done));
+        return;
+    }
+    version = power_entry(p, target, live);
+    if (version == POWER_NONE) {
+        violate(s, cut, "%s is live and not there", live);
+        return;
+    }
+    judge_version(s, p, cut, live, version);
+    judge_names(s, p, cut, target, version);
+    judge_retained(s, p, cut, target, live);
+}
+
+/* ---- the next write ------------------------------------------------------ */
+
+#define OTHER FILES(F("a", "other"), F("new/er", "!"), F("d/x", "other"))
+
+static void judge(const power *p, size_t cut, void *context);
+
+static int no_sync(int fd)
+{
+    (void)fd;
+    return 0;
+}
+
+static int write_other(const story *s, aw_error *err)
+{
+    aw_options options = AW_OPTIONS_INIT;
+
+    options.keep = s->keep;
+    options.create = true;
+    return write_with(&options, OTHER, NULL, err);
+}
+
+/* The power goes again in the write that repairs. */
+static void cut_again(const story *s, const char *live, story *second)
+{
+    power *p = power_record(true);
+    size_t first = power_now(p);
+    aw_error err;
+
+    *second = (story){ .again = true, .initial_durable = true, .keep = s->keep };
+    second->initial = live ? strdup(live) : NULL;
+    power_newest(p, first);
+    if (live)
+        learn(second, p, true);
+    if (write_other(s, &err) < 0)
+        violate(second, 0, "the next write fails: %s", err.detail);
+    power_stop(p);
+    second->steps[0] = (step){ live_name("target"), power_now(p), true };
+    second->step_count = 1;
+    power_newest(p, power_now(p));
+    learn(second, p, true);
+    all_states += power_enumerate(p, first, power_now(p), 1, 2, judge, second);
+    power_free(p);
+}
+
+static void end_story(story *s)
+{
+    for (size_t i = 0; i < s->step_count; i++)
+        free(s->steps[i].version);
+    for (size_t i = 0; i < s->whole_count; i++) {
+        free(s->wholes[i].version);
+        free(s->wholes[i].text);
+    }
+    free(s->initial);
+}
+
+/* Have the disk as it is in the state, and write. */
+static void heal(const power *p, size_t cut, story *s)
+{
+    char *tree = tree_of(OTHER), *live;
+    aw_sys_table kernel = aw_sys;
+    const char *odd = NULL;
+    aw_error err;
+
+    disk_mkdir("again", 0755);
+    if (chdir("again") < 0)
+        abort();
+    power_make(p);
+    live = disk_exists("target") ? live_name("target") : NULL;
+    aw_sys.fsync = aw_sys.syncfs = aw_sys.start_writeback = no_sync;
+    if (s->healed++ % 8 == 0) {
+        story second;
+
+        cut_again(s, live, &second);
+        if (second.violations > 0)
+            violate(s, cut, "%s", second.first);
+        end_story(&second);
+    } else if (write_other(s, &err) < 0) {
+        violate(s, cut, "the next write fails: %s", err.detail);
+    }
+    odd = unclean("target", tree, s->keep);
+    if (odd)
+        violate(s, cut, "after the next write: %s", odd);
+    aw_sys = kernel;
+    free(live);
+    free(tree);
+    if (chdir("..") < 0)
+        abort();
+    disk_remove("again");
+}
+
+/* Nothing is promised of what was written without durability, nor while something is. */
+static void judge(const power *p, size_t cut, void *context)
+{
+    enum { HEAL_EVERY = 211, HEALED_MAX = 150 };
+    story *s = context;
+    size_t done = done_before(s, cut);
+    bool between = done > 0 && s->steps[done - 1].end == cut;
+
+    if (!is_promised(s, done)
+        || (done < s->step_count && !s->steps[done].durable && !between))
+        return;
+    judge_state(p, cut, s);
+    if (s->judged++ % HEAL_EVERY == 0 && s->healed < HEALED_MAX && !s->again)
+        heal(p, cut, s);
+}
+
+/* ---- acts ---------------------------------------------------------------- */
+
+typedef struct act {
+    const file *files;  /* NULL: the end, unless it is a rollback            */
+    bool        durable;
+    bool        rollback;
+} act;
+
+#define FULL(files) { files, true, false }
+#define NONE(files) { files, false, false }
+#define BACK        { NULL, true, true }
+#define ACTS(...)   ((const act[]) { __VA_ARGS__, { NULL, false, false } })
+
+static void perform(const act *a, unsigned keep)
+{
+    aw_options options = AW_OPTIONS_INIT;
+    aw_result result = AW_RESULT_INIT;
+    aw_writer *writer = NULL;
+    aw_payload *payload;
+    aw_error err;
+
+    options.keep = keep;
+    options.create = true;
+    options.durability = a->durable ? AW_DURABLE : AW_NOT_DURABLE;
+    CHECK_OK(aw_writer_open("target", &options, &writer, &err), &err);
+    if (a->rollback) {
+        CHECK_OK(aw_rollback(writer, NULL, NULL, NULL, &result, &err), &err);
+    } else {
+        payload = payload_of(a->files);
+        CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+        aw_payload_free(payload);
+    }
+    CHECK_THAT(result.warnings.count == 0, "%s", result.warnings.items[0]);
+    aw_result_clear(&result);
+    aw_writer_close(writer);
+    if (!a->rollback) {
+        char *tree = tree_of(a->files);
+        CHECK_CLEAN("target", a->files, keep);
+        free(tree);
+    }
+}
+
+/* Go through ACTS from what is in the working directory on, whose "target", if there is
+ * one, counts as synced or, unless DURABLE, never synced. */
+static void go(const act *acts, unsigned keep, bool durable)
+{
+    power *p = power_record(durable);
+    story s = { .initial_durable = durable, .keep = keep };
+    size_t first = power_now(p), stride, cuts;
+
+    power_newest(p, first);
+    if (disk_exists("target")) {
+        s.initial = live_name("target");
+        learn(&s, p, durable);
+    }
+    for (; acts->files || acts->rollback; acts++) {
+        step *made = &s.steps[s.step_count++];
+
+        perform(acts, keep);
+        *made = (step){ live_name("target"), power_now(p), acts->durable };
+        power_newest(p, made->end);
+        learn(&s, p, made->durable);
+    }
+    power_stop(p);
+    stride = 1 + (power_now(p) - first) / CUTS_MAX;
+    cuts = (power_now(p) - first) / stride + 1;
+    all_cuts += cuts;
+    all_states += power_enumerate(p, first, power_now(p), stride, RANDOM, judge, &s);
+    all_healed += s.healed;
+    all_violations += s.violations;
+    test_note("%zu cuts, %lu states judged, %lu written to again, %lu violations",
+              cuts, s.judged, s.healed, s.violations);
+    if (POWER_MUTANT[0] == '\0')
+        CHECK_THAT(s.violations == 0, "%s", s.first);
+    else
+        CHECK_THAT(s.violations > 0, "nothing was found");
+    end_story(&s);
+    power_free(p);
+}
+
+/* ---- scenarios ----------------------------------------------------------- */
+
+#define ONE FILES(F("a", "1"), FM("d/x", "2", 0600), F("d/e/y", "3"), F("old/z", "4"))
+#define TWO FILES(F("a", "1"), FM("d/x", "!", 0600), F("d/e/y", "3"), F("new", "4"))
+#define THREE FILES(F("a", "3"), FM("d/x", "!", 0640), F("d/e/y", ""), F("new", "5"))
+
+TEST(first, "G4: a power cut in the first write, which makes the target")
+{
+    go(ACTS(FULL(ONE)), 1, true);
+}
+
+TEST(rewrite, "G4: a power cut while every file changes")
+{
+    go(ACTS(FULL(FILES(F("a", "1"), F("d/x", "1"))), FULL(FILES(F("a", "2"), F("d/x", "2")))), 1,
+       true);
+}
+
+TEST(some, "G4: a power cut while some files change and others are linked")
+{
+    go(ACTS(FULL(ONE), FULL(TWO), FULL(THREE), FULL(ONE)), 1, true);
+}
+
+TEST(linked, "G4: a power cut around a write that links what was never synced")
+{
+    go(ACTS(NONE(ONE), FULL(TWO), FULL(THREE)), 1, true);
+}
+
+TEST(in_turn, "G4: a power cut around durable writes with one without durability between")
+{
+    go(ACTS(FULL(ONE), NONE(TWO), FULL(THREE)), 0, true);
+}
+
+TEST(vouched, "G4: a power cut after a write that changes nothing that was never synced")
+{
+    go(ACTS(NONE(ONE), FULL(ONE), FULL(TWO)), 1, true);
+}
+
+static void make_kubelets_volume(void)
+{
+    disk_mkdir("target", 0755);
+    disk_mkdir("target/..2026_01_01_00_00_00.123456789", 0755);
+    disk_write("target/..2026_01_01_00_00_00.123456789/a", "1", 0644);
+    disk_write("target/..2026_01_01_00_00_00.123456789/b", "2", 0644);
+    disk_symlink("..2026_01_01_00_00_00.123456789", "target/..data");
+    disk_symlink("..data/a", "target/a");
+    disk_symlink("..data/b", "target/b");
+}
+
+TEST(taken_over, "G4: a power cut around writes to a volume that somebody else has made")
+{
+    make_kubelets_volume();
+    go(ACTS(FULL(FILES(F("a", "1"), F("b", "changed"))), FULL(TWO)), 0, false);
+}
+
+TEST(confirmed, "G4: a power cut after a volume of somebody else's was found to be right")
+{
+    make_kubelets_volume();
+    go(ACTS(FULL(FILES(F("a", "1"), F("b", "2"))), FULL(TWO)), 0, false);
+}
+
+TEST(type_change, "G4: a power cut while files become directories and back")
+{
+    go(ACTS(FULL(FILES(F("a/b", "1"), F("c", "1"))), FULL(FILES(F("a", "2"), F("c/d/e", "2"))),
+            FULL(FILES(F("a/b", "3"), F("c", "3")))), 1, true);
+}
+
+TEST(empty, "G4: a power cut while all files go, and come back")
+{
+    go(ACTS(FULL(ONE), FULL(NO_FILES), FULL(TWO)), 1, true);
+}
+
+TEST(modes, "G4: a power cut while modes change alone")
+{
+    go(ACTS(FULL(FILES(FM("a", "1", 0600), F("d/b", "2"))),
+            FULL(FILES(FM("a", "1", 0640), F("d/b", "2")))), 1, true);
+}
+
+TEST(rolled_back, "G4: a power cut in a rollback")
+{
+    go(ACTS(FULL(ONE), FULL(TWO), BACK), 2, true);
+}
+
+TEST(rolled_back_to_undurable, "G4: a power cut in a rollback to what was never synced")
+{
+    go(ACTS(NONE(ONE), FULL(OTHER), BACK, FULL(TWO)), 1, true);
+}
+
+TEST(pruned, "G4: a power cut while versions are dropped")
+{
+    go(ACTS(FULL(ONE), FULL(TWO), FULL(THREE)), 0, true);
+}
+
+TEST(retained, "G4: a power cut while one of many retained versions is dropped")
+{
+    go(ACTS(FULL(ONE), FULL(TWO), FULL(THREE), FULL(ONE), FULL(TWO)), 3, true);
+}
+
+TEST(sources, "G4: a power cut while sources are copied")
+{
+    disk_write("source", "streamed", 0644);
+    go(ACTS(FULL(FILES(FS("d/s", "source", "streamed"), F("a", "1"))),
+            FULL(FILES(FS("d/s", "source", "streamed"), FS("t", "source", "streamed")))), 1, true);
+}
+
+TEST(deep, "G4: a power cut while directories are made far down")
+{
+    go(ACTS(FULL(FILES(F("a/b/c/d/e/f", "1"), F("a/b/x", "1"))),
+            FULL(FILES(F("a/b/c/d/e/f", "1"), F("a/b/c/g/h", "2")))), 1, true);
+}
+
+TEST(residue, "G4: a power cut while a write sweeps what a killed one left")
+{
+    must_write(ONE);
+    leave_residue();
+    go(ACTS(FULL(TWO), FULL(THREE)), 1, true);
+}
+
+TEST(many, "G4: a power cut while so many files change that all is synced at once")
+{
+    enum { COUNT = 60 };
+    static char names[COUNT][16];
+    static file some[COUNT + 1], others[COUNT + 1];
+
+    for (size_t i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "d%zu/f%zu", i % 4, i);
+        some[i] = (file)F(names[i], "1");
+        others[i] = (file)F(names[i], i % 10 ? "2" : "1");
+    }
+    go(ACTS(FULL(some), FULL(others)), 0, true);
+}
+
+TEST(total, POWER_MUTANT[0] == '\0'
+            ? "G4: all power cuts together" : "all power cuts together, " POWER_MUTANT)
+{
+    printf("# power%s%s: %lu cuts, %lu states, %lu written to again, %lu violations\n",
+           POWER_MUTANT[0] != '\0' ? " with " : "", POWER_MUTANT, all_cuts, all_states,
+           all_healed, all_violations);
+    CHECK(all_states > 10000);
+    CHECK((all_violations > 0) == (POWER_MUTANT[0] != '\0'));
+}
