@@ -173,7 +173,13 @@ demo: deps ## project payloads below build/demo, from Lua and by the command
 bench: deps-test ## measure against plain C, Penlight's templates, argparse (ARGS=)
 	@$(MAKE) run-bench
 
-.PHONY: run-demo run-bench
+.PHONY: demo-nginx bench-nginx
+demo-nginx: deps-test ## run a gateway in nginx and change its routes under load
+	@$(MAKE) run-demo-nginx
+bench-nginx: deps-test ## measure nginx under load while it is written to
+	@$(MAKE) run-bench-nginx
+
+.PHONY: run-demo run-bench run-demo-nginx run-bench-nginx
 run-demo: $(firstword $(MODULES)) $(BUILD)/bin/atomicwriter
 	@$(call run_lua,$(firstword $(FLAVOURS))) examples/podinfo/podinfo.lua
 	@PATH="$(build_path)/bin:$$PATH" examples/tour/tour.sh $(BUILD)/demo/tour
@@ -257,6 +263,15 @@ test-nginx: luajit $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so ## run the sp
 	@$(call tests,specs in nginx) $(call run_lua,lua$(LUA_VERSION)) \
 	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") \
 	    $(or $(SPEC),$(sort $(wildcard spec/nginx/*_spec.lua)))
+
+# nginx takes its paths from the environment: Lua's, with ours before.
+nginx_env = env LUA_PATH="$(CURDIR)/$(1)/?.lua;$(CURDIR)/lua/?.lua;/usr/share/lua/5.1/?.lua;;" \
+    LUA_CPATH="$(build_path)/luajit/?.so;;"
+run-demo-nginx: luajit $(BUILD)/bin/atomicwriter
+	@PATH="$(build_path)/bin:$$PATH" $(call nginx_env,examples/nginx-gateway) \
+	    lua$(LUA_VERSION) examples/nginx-gateway/demo.lua $(ARGS)
+run-bench-nginx: luajit $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so
+	@$(call run_lua,lua$(LUA_VERSION)) spec/bench/nginx.lua $(ARGS)
 
 # ---- checks ------------------------------------------------------------
 

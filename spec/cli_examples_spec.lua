@@ -3,37 +3,6 @@
 
 local command = require "spec.support.command"
 local sandbox = require "spec.support.sandbox"
-local uv = require "luv"
-
--- COUNT TCP ports of the loopback that nobody listens on.
-local function free_ports(count)
-    local sockets, ports = {}, {}
-    for i = 1, count do
-        sockets[i] = uv.new_tcp()
-        assert(sockets[i]:bind("127.0.0.1", 0))
-        ports[i] = tostring(sockets[i]:getsockname().port)
-    end
-    for _, socket in ipairs(sockets) do socket:close() end
-    uv.run()
-    return ports
-end
-
--- TEXT with each key of REPLACEMENTS replaced by its value, in one pass and as plain text.
-local function substitute(text, replacements)
-    local parts, position = {}, 1
-    while true do
-        local first, last, new
-        for old, replacement in pairs(replacements) do
-            local start, stop = text:find(old, position, true)
-            if start and start < (first or math.huge) then
-                first, last, new = start, stop, replacement
-            end
-        end
-        parts[#parts + 1] = text:sub(position, (first or 0) - 1)
-        if not first then return table.concat(parts) end
-        parts[#parts + 1], position = new, last + 1
-    end
-end
 
 describe("the examples of the command", function()
     local dir, place, replacements
@@ -64,13 +33,13 @@ describe("the examples of the command", function()
 
     -- Put the directories and ports of this test into FILE of the copy.
     local function adapt(file)
-        edit(file, function(text) return substitute(text, replacements) end)
+        edit(file, function(text) return sandbox.substitute(text, replacements) end)
     end
 
     -- The words that run SCRIPT in the copy.
     local function shell(script)
         return { "env", "-C", place, "PATH=" .. dir .. "/bin:" .. os.getenv("PATH"),
-            "sh", "-ec", substitute(script, replacements) }
+            "sh", "-ec", sandbox.substitute(script, replacements) }
     end
 
     -- The blocks of shell commands in the README, in order.
@@ -143,7 +112,7 @@ describe("the examples of the command", function()
         end
 
         before_each(function()
-            local ports = free_ports(2)
+            local ports = sandbox.free_ports(2)
             take("nginx", { ["8080"] = ports[1], ["8081"] = ports[2] })
             adapt "site.yaml"
             step = steps()
@@ -297,7 +266,9 @@ WantedBy=multi-user.target
                 ["run: /bin/sh"] = "run: /no/such/program", ["memory: 200M"] = "memory: plenty",
             } do
                 local text = sandbox.read_file(place .. "/workers.yaml")
-                edit("workers.yaml", function(yaml) return substitute(yaml, { [old] = new }) end)
+                edit("workers.yaml", function(yaml)
+                    return sandbox.substitute(yaml, { [old] = new })
+                end)
                 refused "atomicwriter run project.lua"
                 sandbox.write_file(place .. "/workers.yaml", text)
             end

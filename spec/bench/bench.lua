@@ -10,6 +10,7 @@
 -- do not travel. Clock: CLOCK_MONOTONIC on both sides (lua-luv's hrtime).
 
 local atomicwriter = require "atomicwriter"
+local host = require "spec.bench.host"
 local measure = require "spec.bench.measure"
 
 local luv = measure.luv
@@ -24,54 +25,14 @@ local TARGETS = {
     unchanged = { [1000] = 1.5 },
 }
 
--- ---- the machine -----------------------------------------------------------
-
-local function shell_quote(text)
-    return "'" .. text:gsub("'", "'\\''") .. "'"
-end
-
-local function output_of(command)
-    local pipe = assert(io.popen(command, "r"))
-    local text = pipe:read("*a")
-    pipe:close()
-    return text
-end
-
-local function first_line(path)
-    local file = io.open(path, "r")
-    local line = file and file:read("*l")
-    if file then file:close() end
-    return line
-end
-
---- "ext4 with a journal", "tmpfs", …
-local function file_system(directory)
-    local where = shell_quote(directory)
-    local text = output_of("findmnt -no FSTYPE,SOURCE -T " .. where .. " 2>/dev/null")
-    local kind, source = text:match("^(%S+)%s+(%S+)")
-    if not kind then return "unknown file system" end
-    if kind ~= "ext4" then return kind end
-    local device = source:match("([^/]+)$")
-    local journals = output_of("ls -d /proc/fs/jbd2/" .. shell_quote(device) .. "-* 2>/dev/null")
-    return journals ~= "" and "ext4 with a journal" or "ext4 without a journal"
-end
-
-local function cpu()
-    local file = io.open("/proc/cpuinfo", "r")
-    local text = file and file:read("*a") or ""
-    if file then file:close() end
-    local _, count = text:gsub("processor%s*:", "")
-    return ("%d x %s"):format(count, text:match("model name%s*:%s*([^\n]+)") or "unknown processor")
-end
-
 -- ---- the two sides ---------------------------------------------------------
 
 --- Run the floor; append its times in microseconds to SAMPLES.
 local function run_floor(mode, n, directory, layout, repetitions, samples)
-    local command = ("%s %s %d %s %s %d"):format(shell_quote(FLOOR), mode, n,
-        shell_quote(directory), layout, repetitions)
+    local command = ("%s %s %d %s %s %d"):format(host.shell_quote(FLOOR), mode, n,
+        host.shell_quote(directory), layout, repetitions)
     local found = 0
-    for number in output_of(command):gmatch("([%d.]+)\n") do
+    for number in host.output_of(command):gmatch("([%d.]+)\n") do
         found = found + 1
         if found <= repetitions then -- the last line is the median
             samples[#samples + 1] = tonumber(number)
@@ -122,7 +83,7 @@ local function run_lua(mode, n, directory, layout, repetitions, samples)
         if i > 0 then samples[#samples + 1] = took end
     end
     writer:close()
-    os.execute("rm -rf " .. shell_quote(target))
+    os.execute("rm -rf " .. host.shell_quote(target))
 end
 
 -- ---- one line of the table -------------------------------------------------
@@ -218,8 +179,8 @@ end
 local function main(arguments)
     local options = options_from(arguments)
     local machine = {
-        kernel = first_line("/proc/sys/kernel/osrelease") or "unknown",
-        cpu = cpu(),
+        kernel = host.first_line("/proc/sys/kernel/osrelease") or "unknown",
+        cpu = host.cpu(),
         lua = type(jit) == "table" and jit.version or _VERSION,
     }
     local rows, wanted, missed = {}, 0, 0
@@ -229,9 +190,9 @@ local function main(arguments)
     print("microseconds, medians; +- half of the distance of the quartiles; ratio to the floor;")
     print("quiet: the ratio of what one in ten runs stays below, which others disturb least")
     for _, base in ipairs(options.dirs) do
-        local made = output_of("mktemp -d " .. shell_quote(base .. "/aw-bench-XXXXXX"))
+        local made = host.output_of("mktemp -d " .. host.shell_quote(base .. "/aw-bench-XXXXXX"))
         local directory = made:match("^[^\n]+")
-        local kind = file_system(directory)
+        local kind = host.file_system(directory)
         print(("\n%s (%s)"):format(base, kind))
         print(("  %-10s %-4s %6s %12s %4s %12s %4s %9s %7s %7s %6s  %s"):format(
             "work", "in", "files", "floor",
@@ -249,7 +210,7 @@ local function main(arguments)
                 end
             end
         end
-        os.execute("rm -rf " .. shell_quote(directory))
+        os.execute("rm -rf " .. host.shell_quote(directory))
     end
     if wanted > 0 then
         print(("\n%d of %d wanted ratios met"):format(wanted - missed, wanted))

@@ -29,8 +29,9 @@ describe("the example nginx-tls", function()
 
     local function start()
         local conf = sandbox.read_file "examples/nginx-tls/nginx.conf"
-        port = nginx.free_port()
-        conf = conf:gsub("127%.0%.0%.1:8443", "127.0.0.1:" .. port)
+        port = sandbox.free_ports(1)[1]
+        conf = sandbox.substitute(conf,
+            { ["8443"] = port, ["/tmp/atomicwriter-nginx-tls"] = dir })
         if sandbox.is_root() then conf = "user root;\n" .. conf end
         sandbox.write_file(dir .. "/nginx.conf", "daemon off;\n" .. conf)
         local path, cpath = nginx.lua_path()

@@ -180,7 +180,7 @@ describe("resty.atomicwriter, reading,", function()
 ]],
         }
         local slow = sandbox.spawn { "curl", "-s", "-i", "-m", "20",
-            ("http://127.0.0.1:%d/both"):format(server.port) }
+            ("http://127.0.0.1:%s/both"):format(server.port) }
         sandbox.sleep(0.2)
         write { a = "two", b = "two" }
         local _, answer = slow:wait()
@@ -193,7 +193,7 @@ describe("resty.atomicwriter, reading,", function()
     maybe("does not tie the requests of one connection to a version", function()
         write { f = "one" }
         local server = start { config = "interval = 0.01" }
-        local url = ("http://127.0.0.1:%d/file?path=f"):format(server.port)
+        local url = ("http://127.0.0.1:%s/file?path=f"):format(server.port)
         local version
         -- curl asks twice on one connection; the write happens in between.
         local child = sandbox.spawn { "curl", "-s", "-v", "--rate", "60/m", "-w", "\n", url, url }
@@ -311,7 +311,7 @@ describe("resty.atomicwriter, reading,", function()
 ]],
             }
             local slow = sandbox.spawn { "curl", "-s", "-m", "20",
-                ("http://127.0.0.1:%d/slow"):format(server.port) }
+                ("http://127.0.0.1:%s/slow"):format(server.port) }
             sandbox.sleep(0.2)
             for i = 1, 5 do write { f = "new " .. i, g = "new " .. i } end
             local _, answer = slow:wait()

@@ -2,7 +2,6 @@
 -- It is a child of `sandbox.spawn`, so `sandbox.cleanup()` ends it and all its workers.
 
 local lfs = require "lfs"
-local luv = require "luv"
 local sandbox = require "spec.support.sandbox"
 
 local M = {}
@@ -31,16 +30,6 @@ end
 function M.lua_path()
     local root = lfs.currentdir()
     return root .. "/lua/?.lua;/usr/share/lua/5.1/?.lua;;", build() .. "/luajit/?.so;;"
-end
-
---- A port of the loopback interface that is free now.
-function M.free_port()
-    local socket = luv.new_tcp()
-    assert(socket:bind("127.0.0.1", 0))
-    local port = assert(socket:getsockname()).port
-    socket:close()
-    luv.run()
-    return port
 end
 
 local CONF = [[
@@ -77,7 +66,7 @@ local function configure(self, options)
     local path, cpath = M.lua_path()
     local values = {
         MODULES = MODULES, USER = sandbox.is_root() and "user root;" or "",
-        WORKERS = tostring(options.workers or 1), PORT = tostring(self.port),
+        WORKERS = tostring(options.workers or 1), PORT = self.port,
         MAIN = options.main or "", HTTP = options.http or "", SERVER = options.server or "",
         LUAPATH = self.dir .. "/?.lua;" .. path, LUACPATH = cpath,
     }
@@ -98,7 +87,7 @@ end
 --  `@TARGET@` is `options.target` and `@DIR@` the prefix; `workers`, 1 by default; `files`: a table
 --  of name to text, files below the prefix
 function M.start(options)
-    local self = setmetatable({ dir = sandbox.tmpdir(), port = M.free_port() }, Server)
+    local self = setmetatable({ dir = sandbox.tmpdir(), port = sandbox.free_ports(1)[1] }, Server)
     for name, text in pairs(options.files or {}) do
         sandbox.write_file(self.dir .. "/" .. name, text)
     end

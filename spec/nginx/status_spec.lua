@@ -170,7 +170,7 @@ describe("resty.atomicwriter, status,", function()
                 local words = { "timeout", "-k", "5", "60", sandbox.unpack(CHROMIUM) }
                 words[#words + 1] = "--user-data-dir=" .. sandbox.tmpdir()
                 for _, word in ipairs { ... } do words[#words + 1] = word end
-                words[#words + 1] = ("http://127.0.0.1:%d/status"):format(server.port)
+                words[#words + 1] = ("http://127.0.0.1:%s/status"):format(server.port)
                 return sandbox.must(words)
             end
             local dom = browse "--dump-dom"

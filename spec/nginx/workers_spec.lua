@@ -156,7 +156,7 @@ describe("resty.atomicwriter, across workers,", function()
         -- Connections may wait in the stopped worker's queue: not this one, which is kept open.
         local version = write "two"
         local waiting = sandbox.spawn { "curl", "-s", "-m", "30",
-            ("http://127.0.0.1:%d/wait?version=%s&timeout=20"):format(server.port, version) }
+            ("http://127.0.0.1:%s/wait?version=%s&timeout=20"):format(server.port, version) }
         sandbox.sleep(0.3)
         assert.truthy(waiting:running())
         sandbox.must { "kill", "-CONT", tostring(other) }

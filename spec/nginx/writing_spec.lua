@@ -312,7 +312,7 @@ describe("resty.atomicwriter, writing,", function()
             "touch " .. target .. "-held; sleep 60" }
         sandbox.eventually(function() return sandbox.kind(target .. "-held") end)
         local waiting = sandbox.spawn { "curl", "-s", "-m", "30",
-            ("http://127.0.0.1:%d/write?f=two"):format(server.port) }
+            ("http://127.0.0.1:%s/write?f=two"):format(server.port) }
         for _ = 1, 20 do assert.equal(200, (server:get "/")) end
         assert.truthy(waiting:running())
         holder:kill_all()
@@ -329,7 +329,7 @@ describe("resty.atomicwriter, writing,", function()
             "touch " .. target .. "-held; sleep 60" }
         sandbox.eventually(function() return sandbox.kind(target .. "-held") end)
         local waiting = sandbox.spawn { "curl", "-s", "-m", "30",
-            ("http://127.0.0.1:%d/write?f=two"):format(server.port) }
+            ("http://127.0.0.1:%s/write?f=two"):format(server.port) }
         sandbox.sleep(0.2)
         server:signal(signal)
         sandbox.eventually(function() return server:logged "gracefully shutting down" > 0 end)
@@ -373,7 +373,7 @@ describe("resty.atomicwriter, writing,", function()
 ]],
             }
             local stream = sandbox.spawn { "curl", "-s", "-m", "30",
-                ("http://127.0.0.1:%d/stream"):format(server.port) }
+                ("http://127.0.0.1:%s/stream"):format(server.port) }
             assert.truthy(sandbox.eventually(function()
                 return tonumber(server:body "/written") >= 2
             end))

@@ -29,6 +29,23 @@ function M.sh(words)
     return table.concat(quoted, " ")
 end
 
+--- TEXT with each key of REPLACEMENTS replaced by its value, in one pass and as plain text.
+function M.substitute(text, replacements)
+    local parts, position = {}, 1
+    while true do
+        local first, last, new
+        for old, replacement in pairs(replacements) do
+            local start, stop = text:find(old, position, true)
+            if start and start < (first or math.huge) then
+                first, last, new = start, stop, replacement
+            end
+        end
+        parts[#parts + 1] = text:sub(position, (first or 0) - 1)
+        if not first then return table.concat(parts) end
+        parts[#parts + 1], position = new, last + 1
+    end
+end
+
 local function command_line(cmd)
     return type(cmd) == "table" and M.sh(cmd) or cmd
 end
@@ -332,6 +349,26 @@ function M.holdings()
     local handles = 0
     require("luv").walk(function() handles = handles + 1 end)
     return collectgarbage("count"), #M.names("/proc/self/fd"), handles
+end
+
+local FREE_PORTS = [[
+local luv, sockets = require "luv", {}
+for i = 1, arg[1] do
+    sockets[i] = luv.new_tcp()
+    assert(sockets[i]:bind("127.0.0.1", 0))
+    print(sockets[i]:getsockname().port)
+end
+]]
+
+--- COUNT TCP ports of the loopback interface that nobody listens on, as strings. Asked for in a
+-- child: busted has each file load luv anew, and two luvs in one process disturb each other.
+function M.free_ports(count)
+    local script, ports = os.tmpname(), {}
+    M.write_file(script, FREE_PORTS)
+    local printed = M.must { "env", "-u", "LUA_PATH", "-u", "LUA_CPATH", "lua5.4", script, count }
+    os.remove(script)
+    for port in printed:gmatch "%d+" do ports[#ports + 1] = port end
+    return ports
 end
 
 --- Wait until READY() is true, at most SECONDS (30), and return what it returned.
