@@ -331,7 +331,8 @@ check-asan-luajit:
 # binding. In C, leaks are for ASan: here a child killed on purpose would be one.
 VALGRIND := valgrind -q --error-exitcode=99 --child-silent-after-fork=yes \
             --suppressions=spec/support/valgrind.supp
-VALGRIND_C := $(filter-out %/fault_test,$(C_TESTS)) '$(BUILD)/spec/c/fault_test rollback'
+VALGRIND_C := $(filter-out %/fault_test,$(C_TESTS)) \
+              '$(BUILD)/spec/c/fault_test collecting' '$(BUILD)/spec/c/fault_test something'
 .PHONY: check-valgrind-c check-valgrind-lua
 check-valgrind-c:
 	@$(MAKE) VARIANT=valgrind- UNDER='$(VALGRIND)' C_RUNS="$(VALGRIND_C)" test-c

@@ -150,16 +150,23 @@ int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
 
 /* ---- (14) -------------------------------------------------------------- */
 
+/* There is no flock for directories here, so nobody can have a lease. */
+static bool knows_no_leases(int code)
+{
+    return code == EOPNOTSUPP || code == ENOSYS || code == EINVAL || code == EBADF;
+}
+
 /* Whether a snapshot holds VERSION. Asking takes the lease away from nobody:
  * the lock is given back at once, and a reader that meets it looks at "..data"
  * again. */
 static int is_leased(int target, const char *version, aw_error *err)
 {
-    int fd = aw_at_open_dir(target, version), leased;
+    int fd = aw_at_open_dir(target, version), leased = 0;
 
     if (fd < 0)
         return aw_fail_io(err, "openat", version);
-    leased = aw_sys_flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (aw_sys_flock(fd, LOCK_EX | LOCK_NB) < 0 && !knows_no_leases(errno))
+        leased = errno == EWOULDBLOCK ? 1 : aw_fail_io(err, "flock", version);
     aw_close_fd(&fd);
     return leased;
 }

@@ -7,6 +7,9 @@
  *     …
  *     fault_disarm();
  *
+ * Opening counts as three calls, for the errnos differ: for reading, for writing
+ * what is there, and making anew.
+ *
  * Syncing calls succeed without doing anything, so that a spec is as quick on a
  * disk as in memory: what the disk does is not what is tested here. One thread
  * only.
@@ -21,6 +24,8 @@ typedef enum fault_call {
     AW_SYS_CALLS(FAULT_NAME)
     AW_SYS_PLAIN_CALLS(FAULT_NAME)
 #undef FAULT_NAME
+    CALL_openat_writing, /* openat without O_CREAT, but not read-only          */
+    CALL_openat_making,  /* openat with O_CREAT or O_TMPFILE                   */
     CALL_COUNT
 } fault_call;
 
@@ -29,6 +34,10 @@ typedef enum fault_kind {
     FAULT_FAIL,        /* call AT fails with CODE, and is not made; a close
                           closes all the same                                */
     FAULT_STICKY,      /* so do all later ones of the same name              */
+    FAULT_SCARCE,      /* so do all later ones, of any name, that can really
+                          fail with CODE: a full disk, one turned read-only  */
+    FAULT_DEAD,        /* so do all later ones that can fail at all: a disk
+                          that is gone                                       */
     FAULT_EVERY,       /* all calls named CALL fail with CODE                */
     FAULT_SHORT,       /* call AT transfers less than was asked for          */
     FAULT_ALWAYS_SHORT,/* and so do all                                      */
@@ -60,13 +69,20 @@ fault_call fault_call_at(unsigned at);
 
 const char *fault_call_name(fault_call call);
 
-/* The errnos that CALL can really return, 0-terminated, most likely first. */
+/* The errnos that CALL can really return, 0-terminated, most likely first; EINTR
+ * and what means "it is not there" or "it is there already" are not among them. */
 const int *fault_codes(fault_call call);
 
-/* Whether CALL has an amount of bytes that can be less than asked for. */
-bool fault_can_be_short(fault_call call);
+/* Whether PLAN makes calls fail that would have succeeded. */
+bool fault_is_failure(const fault_plan *plan);
 
-/* Whether aw_sys starts CALL again after EINTR. */
-bool fault_is_restarted(fault_call call);
+/* All plans in which call AT, a CALL, goes wrong and the process goes on: it fails
+ * once with each code, sticky with the first two, scarce with each that can be a
+ * lasting state, dead; is interrupted; falls short. Returns their number. */
+enum { FAULT_PLANS_MAX = 32 };
+size_t fault_plans(unsigned at, fault_call call, fault_plan plans[FAULT_PLANS_MAX]);
+
+/* "openat fails once with ENOSPC", for a message. The string is static. */
+const char *fault_describe(const fault_plan *plan, fault_call call);
 
 #endif

@@ -1,11 +1,15 @@
 /* fault_test.c: every call to the kernel fails, falls short or is the last one.
  *
  * For each scenario the calls are counted in a run without faults. Then the
- * scenario is set up anew for each point: call N fails with each errno that it
- * can really have, alone or with all later calls of its name; is interrupted;
- * transfers less than asked for; or the process ends before or after it. After
- * each point everything that the header promises is looked at, and one or two
- * writes without faults must leave the target clean. No root is needed.
+ * scenario is set up anew for each point: call N goes wrong in each way that
+ * fault_plans() knows, or the process ends before or after it. After each point
+ * everything that the header promises is looked at: readers see old or new; all
+ * visible names resolve; `committed` says which; a failure before the swap has
+ * changed nothing; no descriptor is left open. Then two writes without faults, the
+ * same and another, must each leave the target clean: after a kill in both orders,
+ * else in either by turns. Where a scenario has a reader, its snapshot, opened
+ * before, shows the old version until it is closed. Time is made up, so that each
+ * run has the same names. No root is needed.
  */
 #define _GNU_SOURCE
 #include "disk.h"
@@ -35,6 +39,8 @@ struct scenario {
     unsigned    keep;       /* of the act                                     */
     int       (*act)(const scenario *s, aw_result *result, aw_error *err);
     void      (*prepare)(void); /* after the history; may be NULL             */
+    bool        noted;      /* the live version is noted as clean and durable    */
+    bool        read;       /* a snapshot of the live version is held meanwhile  */
     bool        residue;    /* it leaves something to be swept: a failure need
                                not leave that as it was                       */
     bool        mends;      /* not every visible name resolves before         */
@@ -153,6 +159,39 @@ static int act_collect(const scenario *s, aw_result *result, aw_error *err)
     return rc;
 }
 
+/* ---- time -------------------------------------------------------------- */
+
+enum { PAST = 1000000000 }; /* seconds: 2001, long before any file's own time */
+
+static const int64_t settled = 4000000000; /* long after it */
+static int64_t made_up_second, made_up_nsec;
+
+static int made_up_clock(clockid_t clock, struct timespec *now)
+{
+    (void)clock;
+    made_up_nsec += 1000;
+    *now = (struct timespec){ made_up_second, made_up_nsec };
+    return 0;
+}
+
+static void start_clock(void)
+{
+    made_up_second = PAST;
+    made_up_nsec = 0;
+    aw_sys.clock_gettime = made_up_clock;
+}
+
+/* Until what changes from now on has another time than what has changed. */
+static void await_tick(void)
+{
+    struct timespec first, now;
+
+    clock_gettime(CLOCK_REALTIME_COARSE, &first);
+    do
+        clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    while (now.tv_sec == first.tv_sec && now.tv_nsec == first.tv_nsec);
+}
+
 /* ---- setting up -------------------------------------------------------- */
 
 static size_t history_count(const scenario *s)
@@ -164,16 +203,53 @@ static size_t history_count(const scenario *s)
     return count;
 }
 
-static void set_up(const scenario *s)
+/* A durable write that changes nothing, so that the next may believe its note. */
+static void note_live(const scenario *s, const file *live)
 {
+    aw_options options = act_options(s);
+    char *note;
     aw_error err;
 
+    made_up_second = settled;
+    CHECK_OK(write_with(&options, live, NULL, &err), &err);
+    made_up_second = PAST;
+    await_tick();
+    note = disk_read("target/..lock");
+    CHECK(note != NULL && strstr(note, " durable=1 clean=1 synced=1 ") != NULL);
+    free(note);
+}
+
+static aw_snapshot *reader;
+
+static void set_up(const scenario *s)
+{
+    size_t count = history_count(s);
+    aw_error err;
+
+    start_clock();
     if (!s->creates)
         disk_mkdir("target", 0755);
-    for (size_t i = 0; i < history_count(s); i++)
-        CHECK_OK(write_keeping(HISTORY_MAX, s->history[i], NULL, &err), &err);
+    for (size_t i = 0; i < count; i++)
+        CHECK_OK(write_keeping(s->noted ? s->keep : HISTORY_MAX, s->history[i], NULL, &err),
+                 &err);
+    if (s->noted)
+        note_live(s, s->history[count - 1]);
     if (s->prepare)
         s->prepare();
+    if (s->read)
+        CHECK_OK(aw_snapshot_open("target", &reader, &err), &err);
+}
+
+static void let_go(void)
+{
+    aw_snapshot_close(reader);
+    reader = NULL;
+}
+
+static void tear_down(void)
+{
+    let_go();
+    disk_remove("target");
 }
 
 /* ---- looking ----------------------------------------------------------- */
@@ -190,17 +266,49 @@ static const char *complain(const char *format, ...)
     return complaint;
 }
 
+/* What the reader sees, as text, or NULL if it cannot read. */
+static char *reader_view(void)
+{
+    aw_list paths = { NULL, 0 };
+    size_t size = 0;
+    char *view = NULL;
+    FILE *text = open_memstream(&view, &size);
+    aw_error err;
+    bool whole = text && aw_snapshot_paths(reader, &paths, &err) == 0;
+
+    for (size_t i = 0; whole && i < paths.count; i++) {
+        char *data = NULL;
+        size_t length = 0;
+        aw_stat st;
+
+        whole = aw_snapshot_read(reader, paths.items[i], &data, &length, &err) == 0
+                && aw_snapshot_stat(reader, paths.items[i], &st, &err) == 0
+                && fprintf(text, "%s %o %.*s\n", paths.items[i], (unsigned)st.mode, (int)length,
+                           data) > 0;
+        free(data);
+    }
+    aw_list_clear(&paths);
+    if (text)
+        fclose(text);
+    if (!whole) {
+        free(view);
+        view = NULL;
+    }
+    return view;
+}
+
 typedef struct before {
     char  *name;   /* of the live version, or NULL                           */
     char  *tree;   /* it                                                     */
     char  *state;  /* of everything                                          */
+    char  *view;   /* the reader's                                           */
     size_t open_files;
 } before;
 
 static before look_before(void)
 {
     return (before){ live_name("target"), live_tree("target"), disk_state("target"),
-                     disk_open_files() };
+                     reader ? reader_view() : NULL, disk_open_files() };
 }
 
 static void forget(before *b)
@@ -208,6 +316,23 @@ static void forget(before *b)
     free(b->name);
     free(b->tree);
     free(b->state);
+    free(b->view);
+}
+
+/* A snapshot's version is there as long as it is open. */
+static const char *view_changed(const before *b)
+{
+    const char *odd = NULL;
+    char *view;
+
+    if (!reader)
+        return NULL;
+    view = reader_view();
+    if (!view || !b->view || strcmp(view, b->view) != 0)
+        odd = complain("a snapshot shows {%s} instead of {%s}", view ? view : "an error",
+                       b->view ? b->view : "an error");
+    free(view);
+    return odd;
 }
 
 /* What a run came to. */
@@ -284,10 +409,12 @@ static bool nothing_came(const scenario *s, const before *b, const char *state)
 }
 
 /* Whether the fault may have struck what undoes or sweeps, so that the next
- * write must finish it. */
+ * write must finish it. A full disk is no such fault. */
 static bool may_leave_litter(const scenario *s, fault_plan plan, const outcome *o)
 {
-    return s->residue || o->hits > 1 || (s->refused != AW_OK && plan.at > s->refused_at)
+    bool full = plan.kind == FAULT_SCARCE && (plan.code == ENOSPC || plan.code == EDQUOT);
+
+    return s->residue || (o->hits > 1 && !full) || (s->refused != AW_OK && plan.at > s->refused_at)
            || o->err.committed;
 }
 
@@ -314,7 +441,7 @@ static const char *look_after(const scenario *s, fault_plan plan, const before *
                               const outcome *o)
 {
     char *name = live_name("target"), *tree = live_tree("target"), *state = NULL;
-    bool fails = (plan.kind == FAULT_FAIL || plan.kind == FAULT_STICKY) && plan.code != EINTR;
+    bool fails = fault_is_failure(&plan) && plan.code != EINTR;
     bool new = (name == NULL) != (b->name == NULL) || (name && strcmp(name, b->name) != 0);
     const char *odd = NULL;
 
@@ -361,6 +488,7 @@ static const char *heal(const scenario *s, const file *files, const char *tree)
 {
     aw_result result = AW_RESULT_INIT;
     const char *odd = NULL;
+    size_t keep = s->keep + (reader != NULL); /* its version may stay, too */
     char *live;
     aw_error err;
 
@@ -374,7 +502,7 @@ static const char *heal(const scenario *s, const file *files, const char *tree)
     }
     aw_result_clear(&result);
     if (!odd)
-        odd = unclean("target", tree, s->keep);
+        odd = unclean("target", tree, keep);
     if (odd && odd != complaint)
         odd = complain("after the next write: %s", odd);
     live = live_name("target");
@@ -420,7 +548,21 @@ static outcome act_and_die(const scenario *s, fault_plan plan)
     return o;
 }
 
-static const char *run_point(const scenario *s, fault_plan plan)
+/* Two writes after the fault: the same and another, or the other way round. */
+static const char *heal_twice(const scenario *s, const before *b, bool other_first)
+{
+    const char *odd = other_first ? heal(s, s->other, s->other_tree)
+                                  : heal(s, s->after, s->after_tree);
+
+    if (!odd)
+        odd = view_changed(b);
+    let_go();
+    if (odd)
+        return odd;
+    return other_first ? heal(s, s->after, s->after_tree) : heal(s, s->other, s->other_tree);
+}
+
+static const char *run_point(const scenario *s, fault_plan plan, bool other_first)
 {
     const char *odd;
     before b;
@@ -434,52 +576,48 @@ static const char *run_point(const scenario *s, fault_plan plan)
         o = act(s, plan);
     odd = o.killed && (!WIFEXITED(o.rc) || (WEXITSTATUS(o.rc) != FAULT_EXIT_STATUS && o.rc != 0))
               ? complain("the process ended with status %d", o.rc) : look_after(s, plan, &b, &o);
-    if (!odd && points % 2 == 0) /* the same, or another, or both */
-        odd = heal(s, s->after, s->after_tree);
-    if (!odd && points % 4 != 0)
-        odd = heal(s, s->other, s->other_tree);
+    if (!odd)
+        odd = view_changed(&b);
+    if (!odd)
+        odd = heal_twice(s, &b, other_first);
     forget(&b);
-    disk_remove("target");
+    tear_down();
     return odd;
 }
 
-static void try_point(const scenario *s, fault_plan plan, const char *kind)
+static void try_point(const scenario *s, fault_plan plan, fault_call call, bool other_first)
 {
-    const char *odd = run_point(s, plan);
+    const char *odd = run_point(s, plan, other_first);
 
     points++;
     if (odd) {
         violations++;
         if (violations <= 10)
-            test_note("call %u of %u, %s: %s %s: %.3000s", plan.at, s->calls,
-                      fault_call_name(fault_call_at(plan.at)), kind,
-                      plan.code ? strerrorname_np(plan.code) : "", odd);
+            test_note("call %u of %u, %s: %.3000s", plan.at, s->calls,
+                      fault_describe(&plan, call), odd);
     }
 }
 
-/* A sanitizer makes forks slow, and sees nothing of a child that is killed. */
+/* A sanitizer makes all slow, forks most of all, and sees nothing of a child that is
+ * killed. It looks at the ways out, which one failure of a call and many share. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { KILL_STRIDE = 10 };
+enum { KILL_STRIDE = 10, ALL_KINDS = false };
 #else
-enum { KILL_STRIDE = 1 };
+enum { KILL_STRIDE = 1, ALL_KINDS = true };
 #endif
 
 static void try_call(const scenario *s, unsigned at, fault_call call)
 {
-    const int *codes = fault_codes(call);
+    fault_plan plans[FAULT_PLANS_MAX];
+    size_t count = fault_plans(at, call, plans);
 
-    for (size_t i = 0; codes[i] != 0; i++)
-        try_point(s, (fault_plan){ .at = at, .kind = FAULT_FAIL, .code = codes[i] }, "once");
-    for (size_t i = 0; i < 2 && codes[i] != 0; i++)
-        try_point(s, (fault_plan){ .at = at, .kind = FAULT_STICKY, .code = codes[i] }, "for ever");
-    if (fault_is_restarted(call))
-        try_point(s, (fault_plan){ .at = at, .kind = FAULT_FAIL, .code = EINTR }, "once");
-    if (fault_can_be_short(call))
-        try_point(s, (fault_plan){ .at = at, .kind = FAULT_SHORT }, "short");
-    if (at % KILL_STRIDE != 0)
-        return;
-    try_point(s, (fault_plan){ .at = at, .kind = FAULT_EXIT_BEFORE }, "killed before");
-    try_point(s, (fault_plan){ .at = at, .kind = FAULT_EXIT_AFTER }, "killed after");
+    for (size_t i = 0; i < count; i++)
+        if (ALL_KINDS || plans[i].kind != FAULT_SCARCE)
+            try_point(s, plans[i], call, (at + i) % 2 != 0);
+    for (int other_first = 0; other_first < 2 && at % KILL_STRIDE == 0; other_first++) {
+        try_point(s, (fault_plan){ .at = at, .kind = FAULT_EXIT_BEFORE }, call, other_first);
+        try_point(s, (fault_plan){ .at = at, .kind = FAULT_EXIT_AFTER }, call, other_first);
+    }
 }
 
 /* The sync after the swap, which follows the last link that is made; where
@@ -504,6 +642,7 @@ static unsigned last_needed_sync(const fault_call *trace, unsigned calls)
 static fault_call *rehearse(scenario *s)
 {
     fault_call *trace;
+    const char *odd;
     before b;
     outcome o;
 
@@ -520,10 +659,10 @@ static fault_call *rehearse(scenario *s)
     for (unsigned at = 1; at <= s->calls; at++)
         trace[at] = fault_call_at(at);
     s->synced_at = last_needed_sync(trace, s->calls);
-    CHECK_THAT(s->refused != AW_OK || !unclean("target", s->after_tree, s->keep), "without a fault: %s",
-               unclean("target", s->after_tree, s->keep));
+    odd = unclean("target", s->after_tree, s->keep + s->read);
+    CHECK_THAT(s->refused != AW_OK || !odd, "without a fault: %s", odd);
     forget(&b);
-    disk_remove("target");
+    tear_down();
     return trace;
 }
 
@@ -540,8 +679,9 @@ static void explore(scenario s)
     for (unsigned at = 1; at <= s.calls; at++)
         if (s.stride == 0 || at % s.stride == 0)
             try_call(&s, at, trace[at]);
-    try_point(&s, (fault_plan){ .at = 1, .kind = FAULT_ALWAYS_SHORT }, "all short");
-    test_note("%u calls, %u points", s.calls, points - first_points);
+    try_point(&s, (fault_plan){ .at = 1, .kind = FAULT_ALWAYS_SHORT }, trace[1], false);
+    test_note("fault: %u calls, %u points, %u violations", s.calls, points - first_points,
+              violations - first_violations);
     all_points += points - first_points;
     for (size_t i = 0; i < history_count(&s); i++)
         free(s.history_trees[i]);
@@ -604,6 +744,18 @@ TEST(no_op, "G2 G3 G5: faults in a write that changes nothing")
 static void lose_link(void)
 {
     CHECK(unlink("target/old") == 0);
+}
+
+TEST(noted_no_op, "G2 G3 G5: faults in a write that believes the note that nothing has changed")
+{
+    explore((scenario){ .history = { OTHER, OLD }, .after = OLD, .other = NEW, .keep = 1,
+                        .act = act_write, .noted = true });
+}
+
+TEST(noted_rewrite, "G2 G3 G5: faults in a rewrite of what is noted to be clean")
+{
+    explore((scenario){ .history = { OTHER, OLD }, .after = NEW, .other = OTHER, .keep = 1,
+                        .act = act_write, .noted = true, .stride = 5 });
 }
 
 TEST(no_op_heals, "G5: faults in a write that only brings a visible link back")
@@ -719,6 +871,26 @@ TEST(cancelled, "G2 G5: faults in undoing what was cancelled while it was writte
     stop_phase = AW_SYNCING;
     explore((scenario){ .history = { NEW, OLD }, .after = OLD, .other = OTHER, .keep = 1,
                         .act = act_cancelled, .refused = AW_E_CANCELLED });
+}
+
+TEST(read_rewrite, "G2 G3 G5 G9: faults in a rewrite under a reader, whose version must go and may not")
+{
+    explore((scenario){ .history = { NEW, OLD }, .after = NEW, .other = OTHER, .keep = 0,
+                        .act = act_write, .read = true });
+}
+
+TEST(read_type_change, "G2 G3 G5 G9: faults in a change from file to directory under a reader")
+{
+    explore((scenario){
+        .history = { FILES(F("a", "file"), F("b/c/d", "deep"), F("s", "")) },
+        .after = FILES(F("a/b", "below"), F("b", "top"), F("s", "")),
+        .other = OTHER, .keep = 0, .act = act_write, .read = true });
+}
+
+TEST(read_rollback, "G2 G3 G5 G9: faults in a rollback under a reader")
+{
+    explore((scenario){ .history = { NEW, OLD }, .after = NEW, .other = OTHER, .keep = 0,
+                        .act = act_rollback, .read = true });
 }
 
 static void leave_more(void)
@@ -863,6 +1035,6 @@ TEST(inside_a_version, "G7: a write into another target's version changes nothin
 
 TEST(total, "all faults together")
 {
-    test_note("%u points, %u violations", all_points, violations);
+    test_note("fault: %u points, %u violations", all_points, violations);
     CHECK(all_points == points);
 }

@@ -476,34 +476,93 @@ TEST(vanishing, "a ..data that vanishes for a while is nothing to tell, its retu
     aw_watch_close(watcher);
 }
 
-TEST(faults, "a fault in opening a watcher is an error, and leaks nothing")
+/* ---- faults ------------------------------------------------------------ */
+
+/* The calls of opening a watcher, or of a wait that tells a version. */
+static unsigned rehearse(bool open, fault_call trace[100])
 {
-    size_t descriptors;
+    char name[AW_VERSION_MAX], told[AW_VERSION_MAX];
+    aw_watcher *watcher = open ? NULL : watch("target");
     unsigned calls;
-    aw_watcher *watcher = NULL;
     aw_error err;
 
-    project("target", FILES(F("a", "1")));
-    descriptors = disk_open_files();
+    swap(1 + open, name);
     fault_arm((fault_plan){ .kind = FAULT_NONE });
-    CHECK_OK(aw_watch_open("target", &watcher, &err), &err);
-    calls = fault_calls();
+    if (open)
+        CHECK_OK(aw_watch_open("target", &watcher, &err), &err);
+    else
+        CHECK(aw_watch_wait(watcher, 0, told, &err) == 1);
     fault_disarm();
     aw_watch_close(watcher);
-    for (unsigned at = 1; at <= calls; at++) {
-        const int *codes = fault_codes(fault_call_at(at));
-        for (size_t i = 0; codes[i] != 0; i++) {
-            int rc;
-            watcher = NULL;
-            fault_arm((fault_plan){ .at = at, .kind = FAULT_FAIL, .code = codes[i] });
-            rc = aw_watch_open("target", &watcher, &err);
-            fault_disarm();
-            CHECK((rc == 0) == (watcher != NULL));
-            CHECK(rc == 0 || (err.code != AW_OK && !err.committed));
-            if (rc == 0)
-                check_told(watcher, 0, NULL);
-            aw_watch_close(watcher);
-            CHECK_THAT(disk_open_files() == descriptors, "call %u: a descriptor leaks", at);
+    calls = fault_calls();
+    CHECK(calls < 100);
+    for (unsigned at = 1; at <= calls; at++)
+        trace[at] = fault_call_at(at);
+    return calls;
+}
+
+static void try_opening(fault_plan plan, fault_call call)
+{
+    bool fails = fault_is_failure(&plan) && plan.code != EINTR;
+    aw_watcher *watcher = NULL;
+    aw_error err;
+    int rc;
+
+    fault_arm(plan);
+    rc = aw_watch_open("target", &watcher, &err);
+    fault_disarm();
+    CHECK_THAT(rc == 0 || fails, "call %u: %s", plan.at, fault_describe(&plan, call));
+    CHECK((rc == 0) == (watcher != NULL));
+    CHECK(rc == 0 || (err.code != AW_OK && !err.committed));
+    if (rc == 0)
+        check_told(watcher, 0, NULL);
+    aw_watch_close(watcher);
+}
+
+/* What a wait with a fault does not tell the next one does, and never twice. */
+static void try_waiting(fault_plan plan, fault_call call, unsigned number)
+{
+    char name[AW_VERSION_MAX], told[AW_VERSION_MAX] = "";
+    aw_watcher *watcher = watch("target");
+    aw_error err;
+    int rc;
+
+    swap(number, name);
+    fault_arm(plan);
+    rc = aw_watch_wait(watcher, 0, told, &err);
+    fault_disarm();
+    CHECK_THAT(rc == 1 ? strcmp(told, name) == 0 : rc == -1 && err.code != AW_OK,
+               "call %u: %s: %d, \"%s\"", plan.at, fault_describe(&plan, call), rc, told);
+    CHECK_THAT(rc == 1 || (fault_is_failure(&plan) && plan.code != EINTR), "call %u: %s", plan.at,
+               fault_describe(&plan, call));
+    check_told(watcher, 0, rc == 1 ? NULL : name);
+    aw_watch_close(watcher);
+}
+
+TEST(faults, "a fault in opening a watcher or in a wait is an error, loses no version, and leaks nothing")
+{
+    unsigned calls[2], points = 0;
+    fault_call trace[2][100];
+    size_t descriptors;
+
+    disk_mkdir("target", 0755);
+    for (int open = 0; open < 2; open++)
+        calls[open] = rehearse(open, trace[open]);
+    descriptors = disk_open_files();
+    for (int open = 0; open < 2; open++) {
+        for (unsigned at = 1; at <= calls[open]; at++) {
+            fault_plan plans[FAULT_PLANS_MAX];
+            size_t count = fault_plans(at, trace[open][at], plans);
+
+            for (size_t i = 0; i < count; i++, points++) {
+                if (open)
+                    try_opening(plans[i], trace[open][at]);
+                else
+                    try_waiting(plans[i], trace[open][at], 10 + points);
+                CHECK_THAT(disk_open_files() == descriptors, "call %u: %s: a descriptor leaks", at,
+                           fault_describe(&plans[i], trace[open][at]));
+            }
         }
     }
+    test_note("fault: %u calls, %u points, 0 violations", calls[0] + calls[1], points);
 }
