@@ -24,7 +24,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,23 +151,33 @@ int aw_watch_fd(const aw_watcher *watcher)
     return watcher->inotify;
 }
 
+/* Whether the SIZE bytes of events at BUFFER tell of the target's end. */
+static bool tell_end(const char *buffer, size_t size)
+{
+    struct inotify_event event;
+
+    for (size_t at = 0; size - at >= sizeof event; at += sizeof event + event.len) {
+        memcpy(&event, buffer + at, sizeof event);
+        if (event.mask & (uint32_t)ENDS)
+            return true;
+        if (event.len > size - at - sizeof event)
+            break;
+    }
+    return false;
+}
+
 /* Empty the queue. Only an end of the target is noted. */
 static int drain(aw_watcher *watcher, aw_error *err)
 {
-    alignas(struct inotify_event) char buffer[16 * (sizeof(struct inotify_event) + NAME_MAX + 1)];
+    char buffer[16 * (sizeof(struct inotify_event) + NAME_MAX + 1)];
 
     for (;;) {
         ssize_t got = aw_sys_read(watcher->inotify, buffer, sizeof buffer);
 
         if (got < 0)
             return errno == EAGAIN ? 0 : aw_fail_io(err, "read", "inotify");
-        for (ssize_t at = 0; at < got;) {
-            const struct inotify_event *event = (const void *)(buffer + at);
-
-            if (event->mask & (uint32_t)ENDS)
-                watcher->gone = true;
-            at += (ssize_t)(sizeof *event + event->len);
-        }
+        if (tell_end(buffer, (size_t)got))
+            watcher->gone = true;
         if (got == 0)
             return 0;
     }
