@@ -99,6 +99,8 @@ describe("data", function()
             ["[1,]"] = "1: column 4: expected value but found ']'",
             [""] = "1: column 1: expected value but found the end of the file",
             ["\n\n  "] = "3: column 3: expected value but found the end of the file",
+            ['["\0"]'] = "1: column 3: a NUL byte is not allowed",
+            ["[1]\n\0 s3cret, 7-8"] = "2: column 1: a NUL byte is not allowed",
             ["[1] s3cret"] = "1: column 5: expected the end but found invalid token",
             ["[01]"] = "1: column 2: expected value but found invalid number",
             ["[0x10]"] = "1: column 2: expected value but found invalid number",

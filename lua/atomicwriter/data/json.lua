@@ -121,6 +121,8 @@ function M.decode(text)
     if not decoder then
         return nil, "JSON needs lua-cjson: install lua-cjson (Debian) or lua-cjson (LuaRocks)"
     end
+    local nul = find(text, "\0", 1, true) -- for cjson the text would end there
+    if nul then return nil, "a NUL byte is not allowed", place_of(text, nul) end
     local ok, item = pcall(decoder.decode, text)
     if not ok then return nil, explain(text, item) end
     local marked = text
