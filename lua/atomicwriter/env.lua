@@ -95,12 +95,19 @@ local function class_of(body)
     return "[" .. (negated == "" and "" or "^") .. table.concat(out) .. "]"
 end
 
+-- What is between the brackets that begin at INDEX, and the index after them; nil for a "[" that is
+-- never closed, which stands for itself. A "]" that comes first is a member.
+local function class_at(glob, index)
+    local first = match(glob, "^%[[!^]?()", index)
+    local close = first and find(glob, "]", first + 1, true)
+    if close then return sub(glob, index + 1, close - 1), close + 1 end
+end
+
 local function glob_to_pattern(glob)
     local out, index = { "^" }, 1
     while index <= #glob do
         local character = sub(glob, index, index)
-        -- A "]" that comes first is a member; a "[" that is never closed stands for itself.
-        local body, stop = match(glob, "^%[([!^]?%]?[^%]]*)%]()", index)
+        local body, stop = class_at(glob, index)
         if character == "*" then
             if out[#out] ~= ".*" then out[#out + 1] = ".*" end
         elseif character == "?" then
