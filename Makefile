@@ -200,6 +200,10 @@ step    = $(SUITES) step '$(BUILD)/log/$@' '$(1)'
 
 C_TESTS := $(patsubst spec/c/%.c,$(BUILD)/spec/c/%,$(wildcard spec/c/*_test.c))
 C_RUNS  := $(C_TESTS)
+# Fuzz targets, each of which runs its corpus here (see "fuzzing").
+FUZZ_REPLAYS := $(patsubst spec/fuzz/%.c,$(BUILD)/spec/fuzz/%,\
+                  $(filter-out %/fuzz.c %/replay.c %/script.c,$(wildcard spec/fuzz/*.c)))
+C_RUNS  += $(foreach run,$(FUZZ_REPLAYS),'$(run) spec/fuzz/corpus/$(notdir $(run))')
 C_KIT   := $(filter-out %_test,$(patsubst spec/c/%.c,%,$(wildcard spec/c/*.c)))
 SPECS    = $(or $(SPEC),$(sort $(wildcard spec/*_spec.lua)))
 
@@ -244,7 +248,7 @@ test: deps-test ## install what is needed, build, run all tests (SPEC=, FILTER=)
 	+@MAKE='$(MAKE)' $(SUITES) total $(TESTS)
 
 .PHONY: test-c
-test-c: $(C_TESTS) ## run the C unit tests
+test-c: $(C_TESTS) $(FUZZ_REPLAYS) ## run the C unit tests
 	@$(call tests,C unit tests) $(SUITES) each $(if $(UNDER),$(UNDER) --) $(C_RUNS)
 
 .PHONY: $(TEST_FLAVOURS:%=test-%)
@@ -278,7 +282,7 @@ run-bench-nginx: luajit $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so
 CHECKS := check-luacheck check-cppcheck check-layers check-gcc check-clang \
           check-asan-c check-asan-lua check-asan-luajit \
           check-valgrind-c check-valgrind-lua \
-          check-faults \
+          check-faults check-fuzz \
           check-install check-rock check-demo
 
 .PHONY: check
@@ -304,7 +308,7 @@ check-layers: $(CORE:%=$(BUILD)/obj/%.o) ## hold the order of the C files and th
 	@$(call step,layers) lua5.4 spec/support/check_layers.lua csrc $(BUILD)/obj
 
 # Everything that is C, without a warning.
-BUILD_ALL := $(LIB).a $(LIB).so $(MODULES) $(C_TESTS) $(BENCHES) $(FAULT_TOOLS)
+BUILD_ALL := $(LIB).a $(LIB).so $(MODULES) $(C_TESTS) $(BENCHES) $(FAULT_TOOLS) $(FUZZ_REPLAYS)
 .PHONY: build-all check-gcc check-clang
 build-all: $(BUILD_ALL)
 check-gcc check-clang: check-%: ## build without warnings with gcc, clang
@@ -350,6 +354,57 @@ check-faults: $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so $(BUILD)/bin/atomi
 	@$(call tests,faults from outside) $(call run_lua,lua$(LUA_VERSION)) \
 	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") \
 	    $(or $(SPEC),$(FAULT_SPECS))
+
+# ---- fuzzing -----------------------------------------------------------
+
+# Each spec/fuzz/NAME.c with a corpus is a target. Those in Lua share script.c, and
+# need the static counters of libFuzzer; so they are built by clang alone, and run on
+# their corpora by spec/corpus_spec.lua.
+FUZZ_NAMES   := $(sort $(notdir $(wildcard spec/fuzz/corpus/*)))
+FUZZ_IN_C    := $(filter $(patsubst spec/fuzz/%.c,%,$(wildcard spec/fuzz/*.c)),$(FUZZ_NAMES))
+FUZZ_IN_LUA  := $(filter-out $(FUZZ_IN_C),$(FUZZ_NAMES))
+FUZZ_SECONDS ?= 60
+
+$(BUILD)/spec/fuzz/%.o: spec/fuzz/%.c $(BUILD)/flags
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) -DAW_TEST -MMD -MP -c -o $@ $<
+
+$(BUILD)/spec/fuzz/script-%.o: spec/fuzz/script.c $(BUILD)/flags
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) $(patsubst -I%,-isystem %,$(call include_of,lua$(LUA_VERSION))) \
+	    -DFUZZ_SCRIPT='"$*"' -MMD -MP -c -o $@ $<
+
+# Without libFuzzer: each target runs its corpus, as one of the C tests.
+$(FUZZ_REPLAYS): %: %.o $(BUILD)/spec/fuzz/fuzz.o $(BUILD)/spec/fuzz/replay.o $(LIB)-test.a
+	$(call say,LD)
+	$(Q)$(CC) -o $@ $(filter %.o %.a,$^) $(AW_LDFLAGS)
+
+$(FUZZ_IN_C:%=$(BUILD)/bin/%): $(BUILD)/bin/%: $(BUILD)/spec/fuzz/%.o $(BUILD)/spec/fuzz/fuzz.o $(LIB)-test.a
+	$(call say,LD)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -fsanitize=fuzzer -o $@ $(filter %.o %.a,$^) $(AW_LDFLAGS)
+
+$(FUZZ_IN_LUA:%=$(BUILD)/bin/%): $(BUILD)/bin/%: $(BUILD)/spec/fuzz/script-%.o
+	$(call say,LD)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -fsanitize=fuzzer -o $@ $^ $(AW_LDFLAGS) $(shell pkg-config --libs lua$(LUA_VERSION))
+
+.PHONY: fuzz check-fuzz fuzz-targets
+fuzz-targets: $(FUZZ_NAMES:%=$(BUILD)/bin/%)
+fuzzers = $(MAKE) CC=clang BUILD=$(BUILD)/fuzz LDFLAGS= \
+          CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' fuzz-targets
+# TARGETS='path name' are some of them
+TARGETS ?= $(FUZZ_NAMES)
+
+fuzz: ## look for inputs that break something (FUZZ_SECONDS=60 each, TARGETS=)
+	+@$(fuzzers)
+	@spec/fuzz/run.sh $(FUZZ_SECONDS) $(BUILD)/fuzz $(TARGETS)
+
+check-fuzz: ## the same for 5 seconds each
+	+@$(call step,fuzz targets built) $(fuzzers)
+	@FUZZ_FRESH=1 $(call tests,fuzzing) spec/fuzz/run.sh 5 $(BUILD)/fuzz $(TARGETS)
 
 # ---- checks of what is installed ---------------------------------------
 

@@ -12,7 +12,7 @@ luajit='luajit2|luajit libluajit2-5.1-dev|libluajit-5.1-dev'
 test='lua-busted lua-filesystem lua-penlight nginx-light libnginx-mod-http-lua wrk openssl curl
       strace util-linux procps unicode-data'
 check='lua-check cppcheck clang valgrind libc6-dbg luarocks gcovr lua-ldoc git
-       e2fsprogs'
+       e2fsprogs libclang-rt-dev|libclang-rt-14-dev|libclang-common-14-dev'
 
 build_programs='cc make lua5.4'
 luajit_programs='luajit'
