@@ -406,6 +406,23 @@ check-fuzz: ## the same for 5 seconds each
 	+@$(call step,fuzz targets built) $(fuzzers)
 	@FUZZ_FRESH=1 $(call tests,fuzzing) spec/fuzz/run.sh 5 $(BUILD)/fuzz $(TARGETS)
 
+# Power cuts on real file systems, which take a quarter of an hour and root: apart
+# from `make check`.
+.PHONY: check-power run-check-power
+check-power: ## pull the plug on ext4, xfs and btrfs, as root (minutes; ARGS=)
+	@$(DEPS) build test power
+	@$(MAKE) run-check-power
+
+$(BUILD)/spec/faults/power/blocklog: spec/faults/power/blocklog.c $(BUILD)/flags
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) $(patsubst -I%,-isystem %,$(shell pkg-config --cflags fuse3)) \
+	    -o $@ $< $(AW_LDFLAGS) $(shell pkg-config --libs fuse3)
+
+run-check-power: $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so $(BUILD)/spec/faults/power/blocklog
+	@$(call lua_env,lua$(LUA_VERSION)) unshare -m $(call interpreter,lua$(LUA_VERSION)) \
+	    spec/faults/power/power.lua $(ARGS)
+
 # ---- checks of what is installed ---------------------------------------
 
 .PHONY: check-install check-demo check-rock
