@@ -152,22 +152,35 @@ function M.prepare(dir, name, options)
     return target
 end
 
---- The body of a child that does the update: prints "ok" or "code committed message".
--- The file names "/=begin" and "/=end" mark the write in a trace.
+--- The payload that has FILES copied from DIR, which is made.
+function M.as_sources(dir, files)
+    local payload = {}
+    sandbox.mkdir(dir)
+    for path, data in pairs(files) do
+        local source = sandbox.fresh(dir, "source")
+        sandbox.write_file(source, data)
+        payload[path] = { source = source }
+    end
+    return payload
+end
+
+--- The body of a child that does the update, or another OPERATION: prints "ok" or
+-- "code committed message". The file names "/=begin" and "/=end" mark it in a trace.
 function M.update(target, durability, operation)
     local volume = require "spec.support.volume"
-    local options = { durability = durability }
+    local options = { durability = durability, create = operation == "first" }
     local writer = assert(require("atomicwriter").new(target, options))
-    local result, err
-    io.open("/=begin")
-    if operation == "rollback" then
-        result, err = writer:rollback()
-    elseif operation == "again" then
-        result, err = writer:write(volume.before)
-    else
-        result, err = writer:write(volume.after)
+    local payload = volume.after
+    if operation == "again" then
+        payload = volume.before
+    elseif operation == "sources" then
+        payload = volume.as_sources(target .. ".sources", payload)
     end
+    local method = (operation == "rollback" or operation == "collect") and operation or "write"
+    io.open("/=begin")
+    local result, err = writer[method](writer, method == "write" and payload or nil)
     io.open("/=end")
+    if operation == "collect" and result then return print("ok", result) end
     if result then
         print(#result.warnings > 0 and "warned" or "ok", table.concat(result.warnings, "; "))
     else
