@@ -10,6 +10,6 @@ files["examples/nginx-tls"] = inside_nginx
 files["examples/nginx-gateway/gateway.lua"] = inside_nginx
 -- What wrk calls, and what it lets one of its states read of another, are globals.
 files["**/*clients.lua"] = { globals = {
-    "setup", "init", "response", "done",
+    "setup", "init", "delay", "response", "done",
     "blue", "green", "answers", "failed", "mixed", "newest",
 } }

@@ -58,9 +58,10 @@ local _M = { _VERSION = atomicwriter._VERSION }
 
 ---- following ------------------------------------------------------------------
 
--- While a version is loaded requests get their turn after so many bytes or files, for a worker
--- may have a thousand files to read.
-local BREATH_BYTES, BREATH_FILES = 65536, 8
+-- While a version is loaded requests get their turn after so many bytes or files, for a worker may
+-- have a thousand files to read. Not by a sleep of 0: an nginx without OpenResty's patches, such as
+-- Debian's, does not look at its connections in between, and logs a warning each time.
+local BREATH_BYTES, BREATH_FILES, BREATH = 131072, 16, 0.001
 
 -- How often a version is tried that went away while it was read, before the next look.
 local ATTEMPTS = 3
@@ -71,7 +72,7 @@ local function breather()
         bytes, files = bytes + size, files + 1
         if bytes < BREATH_BYTES and files < BREATH_FILES then return end
         bytes, files = 0, 0
-        ngx.sleep(0)
+        ngx.sleep(BREATH)
     end
 end
 

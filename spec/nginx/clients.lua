@@ -1,5 +1,6 @@
 -- For wrk: what the clients of a load saw. A body of two words names the version of two files; they
--- differ when the answer is mixed. Ends with one line: NAME=NUMBER…, times in microseconds.
+-- differ when the answer is mixed. With an argument each waits up to so many milliseconds before it
+-- asks again. Ends with one line: NAME=NUMBER…, times in microseconds.
 
 local threads = {}
 
@@ -7,8 +8,12 @@ function setup(thread)
     threads[#threads + 1] = thread
 end
 
-function init()
+function init(args)
     answers, failed, mixed = 0, 0, 0
+    local pause = tonumber(args[1])
+    if pause then
+        function delay() return math.random(0, pause) end
+    end
 end
 
 function response(status, _, body)

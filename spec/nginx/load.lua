@@ -9,30 +9,28 @@ local M = {}
 --- How many files each write replaces, all of them changed and all synced.
 M.FILES = 500
 
--- One worker publishes from a timer; both follow. The location "/" touches nothing of this,
--- "/two" names the versions of two files with a pause between reading them.
+-- Both workers publish from a timer, in turns, for they exclude each other; both follow. The
+-- location "/" touches nothing of this, "/two" names the versions of two files with a pause between
+-- reading them.
 local HTTP = [[
     lua_shared_dict load 1m;
     init_worker_by_lua_block {
         local resty_aw = require "resty.atomicwriter"
         config = assert(resty_aw.new {
             target = "@TARGET@", shared = "load", FOLLOW
-            write = { thread_pool = POOL, keep = 1 },
+            write = { thread_pool = POOL, lock_timeout = 60 },
         })
         config:start()
         local shared, pad = ngx.shared.load, ("x"):rep(1000)
         ngx.timer.at(0, function()
-            if ngx.worker.id() ~= 0 then return end
-            local number = 0
             while not ngx.worker.exiting() do
                 if shared:get "publish" then
-                    number = number + 1
-                    local payload = {}
+                    local payload, number = {}, shared:incr("number", 1, 0)
                     for i = 1, FILES do payload["file" .. i] = number .. "\n" .. pad end
                     local result, err = config:write(payload)
-                    if result then shared:set("published", number)
+                    if result then shared:incr("published", 1, 0)
                     else ngx.log(ngx.ERR, "load: ", tostring(err)) end
-                    ngx.sleep(0)
+                    ngx.sleep(0.001)
                 else
                     ngx.sleep(0.01)
                 end
@@ -75,11 +73,12 @@ function M.publish(server, on)
     return tonumber(server:body("/publish?on=" .. (on and 1 or 0)))
 end
 
---- Let clients ask for PATH over so many CONNECTIONS.
+--- Let clients ask for PATH over so many CONNECTIONS, as fast as they can, or with a pause of up to
+-- PAUSE milliseconds in between, so that they do not take what processors there are.
 -- @return a table: answers, failed, mixed, p50, p99, max, the last three in microseconds
-function M.ask(server, path, seconds, connections)
+function M.ask(server, path, seconds, connections, pause)
     local report = sandbox.must { "wrk", "-t1", "-c" .. connections, "-d" .. seconds .. "s", "-s",
-        "spec/nginx/clients.lua", "http://127.0.0.1:" .. server.port .. path }
+        "spec/nginx/clients.lua", "http://127.0.0.1:" .. server.port .. path, "--", pause }
     local saw = {}
     for name, number in report:gmatch "(%w+)=(%d+)" do saw[name] = tonumber(number) end
     assert(saw.answers, report)

@@ -90,6 +90,32 @@ describe("resty.atomicwriter, reading,", function()
         assert.equal("b", server:body "/route")
     end)
 
+    maybe("lets requests have their turn while it loads a thousand files", function()
+        write { f = "one" }
+        local server = start {
+            config = "interval = 0.02, preload = true",
+            server = [[location = /turns { content_by_lua_block {
+                while not config.busy do ngx.sleep(0.001) end
+                local turns = 0
+                while config.busy do
+                    turns = turns + 1
+                    ngx.sleep(0.001)
+                end
+                ngx.print(turns)
+            } }]],
+        }
+        local asked = sandbox.spawn { "curl", "-s", "-m", "30",
+            ("http://127.0.0.1:%s/turns"):format(server.port) }
+        sandbox.sleep(0.2)
+        local payload = {}
+        for i = 1, 1000 do payload["file" .. i] = "data" end
+        assert.truthy(serves(server, write(payload)))
+        local _, turns = asked:wait()
+        assert.truthy(tonumber(turns) >= 10, turns)
+        assert.equal("data", server:body "/file?path=file1000")
+        assert.equal(0, server:logged "%[warn%]")
+    end)
+
     maybe("decodes each version once for a worker", function()
         write { ["routes.json"] = '{"to":"a"}' }
         local server = start {

@@ -1,0 +1,125 @@
+--- What publishing from inside nginx costs the requests that have nothing to do with it.
+--
+--    make bench-nginx
+--    make bench-nginx ARGS='--rounds 9 --seconds 5 --connections 16 --pause 4 --dir /var/tmp'
+--
+-- Two workers publish in turns 500 changed files, synced, without a pause: in a worker thread, or
+-- directly. wrk asks for a location that touches nothing of it, and for one that names the version
+-- of two files. A client pauses up to 4 ms before it asks again: on a saturated machine the
+-- scheduler's slices would be measured. The three servers take turns, so that what else the
+-- machine does falls upon them alike. What counts is the ratio of the p99 to that without writes.
+
+local atomicwriter = require "atomicwriter"
+local host = require "spec.bench.host"
+local load = require "spec.nginx.load"
+local nginx = require "spec.nginx.server"
+local sandbox = require "spec.support.sandbox"
+
+local LIMIT = 3 -- p99 with writes in a thread, at most so many times that without
+
+local options = {
+    rounds = 5, seconds = 4, connections = 16, pause = 4, dir = os.getenv "TMPDIR" or "/tmp",
+}
+
+local function read_options(args)
+    for i = 1, #args, 2 do
+        local name = args[i]:match "^%-%-(%w+)$"
+        if not name or options[name] == nil or not args[i + 1] then
+            error("usage: nginx.lua [--rounds N] [--seconds N] [--connections N] "
+                .. "[--pause MS] [--dir PATH]", 0)
+        end
+        options[name] = tonumber(args[i + 1]) or args[i + 1]
+    end
+end
+
+-- The three ways, each with a server of its own.
+local WAYS = {
+    { name = "no writes" },
+    { name = "in a worker thread", publish = true },
+    { name = "directly", publish = true, direct = true },
+}
+
+local function start(way, dir)
+    local target = dir .. "/" .. way.name:gsub(" ", "-")
+    local writer = assert(atomicwriter.new(target, { create = true, durability = "none" }))
+    local payload = {}
+    for i = 1, load.FILES do payload["file" .. i] = "0\n" end
+    assert(writer:write(payload))
+    writer:close()
+    way.server = load.start(target, way.direct)
+    way.plain, way.two, way.published = {}, { answers = 0, failed = 0, mixed = 0 }, 0
+end
+
+local function measure(way)
+    local before = way.publish and load.publish(way.server, true) or 0
+    way.plain[#way.plain + 1] =
+        load.ask(way.server, "/", options.seconds, options.connections, options.pause)
+    local two = load.ask(way.server, "/two", options.seconds, options.connections, options.pause)
+    if way.publish then
+        way.published = way.published + load.publish(way.server, false) - before
+    end
+    local plain = way.plain[#way.plain]
+    for name in pairs(way.two) do
+        way.two[name] = way.two[name] + two[name] + plain[name]
+    end
+    way.two.mixed = way.two.mixed - plain.mixed -- "/" names nothing
+    way.asked = (way.asked or 0) + two.answers
+end
+
+local function median(way, field)
+    local list = {}
+    for i, saw in ipairs(way.plain) do list[i] = saw[field] end
+    table.sort(list)
+    local middle = (#list + 1) / 2
+    return (list[math.floor(middle)] + list[math.ceil(middle)]) / 2
+end
+
+local function print_table()
+    local base = median(WAYS[1], "p99")
+    print("\n| writes | versions/s | p50 ms | p99 ms | p99 ratio | max ms | requests | failed | "
+        .. "asked for two files | mixed |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for _, way in ipairs(WAYS) do
+        print(("| %s | %.1f | %.2f | %.2f | %.2f | %.1f | %d | %d | %d | %d |"):format(way.name,
+            way.published / (2 * options.seconds * options.rounds), median(way, "p50") / 1000,
+            median(way, "p99") / 1000, median(way, "p99") / base, median(way, "max") / 1000,
+            way.two.answers, way.two.failed, way.asked, way.two.mixed))
+    end
+    return median(WAYS[2], "p99") / base
+end
+
+local function run()
+    read_options(arg)
+    local missing = nginx.missing()
+    if missing then error(missing, 0) end
+    local dir = host.output_of("mktemp -d " .. host.shell_quote(options.dir .. "/aw-bench-XXXXXX"))
+        :gsub("\n", "")
+    print(("%s, Linux %s, %s; %d files a write, durability full; wrk -t1 -c%d, "
+        .. "pauses up to %d ms, %d rounds of %d s")
+        :format(host.cpu(), host.first_line "/proc/sys/kernel/osrelease", host.file_system(dir),
+            load.FILES, options.connections, options.pause, options.rounds,
+            options.seconds))
+    local fine, result = pcall(function()
+        for _, way in ipairs(WAYS) do start(way, dir) end
+        for _ = 1, options.rounds do
+            for _, way in ipairs(WAYS) do measure(way) end
+        end
+        return print_table()
+    end)
+    for _, way in ipairs(WAYS) do
+        if way.server then way.server:stop() end
+    end
+    sandbox.cleanup()
+    sandbox.rmtree(dir)
+    if not fine then error(result, 0) end
+    local failed, mixed = 0, 0
+    for _, way in ipairs(WAYS) do
+        mixed = mixed + way.two.mixed
+        if not way.direct then failed = failed + way.two.failed end -- there, time-outs
+    end
+    print(("\np99 with writes in a thread: %.2f times that without (wanted: below %d); "
+        .. "%d failed, %d mixed"):format(result, LIMIT, failed, mixed))
+    return result <= LIMIT and failed == 0 and mixed == 0
+end
+
+os.exit(run() and 0 or 1)
