@@ -46,7 +46,8 @@ struct scenario {
     bool        mends;      /* not every visible name resolves before         */
     bool        creates;    /* there is no target before                      */
     aw_code     refused;    /* ACT fails so without a fault, too; or AW_OK    */
-    unsigned    stride;     /* only every so-manieth point; 0: every one      */
+    unsigned    stride;     /* only every so-manieth call of a name, the first
+                               too; 0: every one                              */
 
     /* filled by explore() */
     char       *history_trees[HISTORY_MAX];
@@ -668,7 +669,7 @@ static fault_call *rehearse(scenario *s)
 
 static void explore(scenario s)
 {
-    unsigned first_points = points, first_violations = violations;
+    unsigned first_points = points, first_violations = violations, seen[CALL_COUNT] = { 0 };
     fault_call *trace;
 
     for (size_t i = 0; i < history_count(&s); i++)
@@ -677,7 +678,7 @@ static void explore(scenario s)
     s.other_tree = tree_of(s.other);
     trace = rehearse(&s);
     for (unsigned at = 1; at <= s.calls; at++)
-        if (s.stride == 0 || at % s.stride == 0)
+        if (s.stride == 0 || seen[trace[at]]++ % s.stride == 0)
             try_call(&s, at, trace[at]);
     try_point(&s, (fault_plan){ .at = 1, .kind = FAULT_ALWAYS_SHORT }, trace[1], false);
     test_note("fault: %u calls, %u points, %u violations", s.calls, points - first_points,
