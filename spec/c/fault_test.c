@@ -469,7 +469,7 @@ static const char *look_after(const scenario *s, fault_plan plan, const before *
         odd = unresolved(name);
     if (!odd)
         odd = torn_version(s, name);
-    if (!odd && !o->killed && fails)
+    if (!odd && !o->killed && fails && (new || !s->noted)) /* else it was noted before */
         odd = false_note(s, plan, name);
     if (!odd && !o->killed && o->rc < 0 && !may_leave_litter(s, plan, o)) {
         state = disk_state("target");
