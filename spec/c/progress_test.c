@@ -2,10 +2,12 @@
  * no comes to at each of its calls.
  */
 #define _GNU_SOURCE
+#include "aw_sys.h"
 #include "disk.h"
 #include "kit.h"
 #include "test.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -276,6 +278,38 @@ static void have_source(void)
     disk_write("source", large, 0644);
 }
 
+static ssize_t no_copy(int from, int to, size_t size)
+{
+    (void)from;
+    (void)to;
+    (void)size;
+    errno = EOPNOTSUPP;
+    return -1;
+}
+
+static int no_clone(int from, int to)
+{
+    return (int)no_copy(from, to, 0);
+}
+
+static void have_source_to_read(void)
+{
+    have_source();
+    aw_sys.copy_file_range = no_copy;
+    aw_sys.clone_file = no_clone;
+}
+
+static int write_large(aw_error *err)
+{
+    return noted_write(FILES(F("big", large), F("a", "1")), err);
+}
+
+static void have_large(void)
+{
+    have_source();
+    must_write(FILES(F("big", large), F("a", "1")));
+}
+
 /* A durable write vouches for what another has left. */
 static void have_old_without_a_link(void)
 {
@@ -325,6 +359,13 @@ TEST(each_call, "G2: cancelled at any call of the hook, a write leaves everythin
         { "the first write, which makes the target", have_nothing, write_new, NEW },
         { "a change", have_old, write_new, NEW },
         { "a large source", have_source, write_source,
+          FILES(FS("big", "source", large), F("a", "1")) },
+        { "a large source that is read", have_source_to_read, write_source,
+          FILES(FS("big", "source", large), F("a", "1")) },
+        { "large data", have_old, write_large, FILES(F("big", large), F("a", "1")) },
+        { "large data that is there", have_large, write_large,
+          FILES(F("big", large), F("a", "1")) },
+        { "a large source that is there", have_large, write_source,
           FILES(FS("big", "source", large), F("a", "1")) },
         { "a rollback", have_two, roll_back, NEW },
         { "a no-op that heals and syncs", have_old_without_a_link, write_old, OLD },
