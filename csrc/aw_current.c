@@ -131,19 +131,22 @@ static int put_name(const char ***names, size_t *count, size_t *room, const char
     return 0;
 }
 
-int aw_found_is_ours(int target, const aw_found *found, aw_error *err)
+aw_whose aw_found_whose(int target, const aw_found *found, aw_error *err)
 {
     static const char prefix[] = AW_NAME_DATA "/";
     char text[sizeof prefix + NAME_MAX + 1];
 
     if (!found->link)
-        return 0;
+        return AW_THEIRS;
     if (aw_at_read_link(target, found->name, text, sizeof text) == 0)
         return strncmp(text, prefix, sizeof prefix - 1) == 0
-               && strcmp(text + sizeof prefix - 1, found->name) == 0;
-    if (errno == EINVAL || errno == ENAMETOOLONG || errno == ENOENT)
-        return 0;
-    return aw_fail_io(err, "readlinkat", found->name);
+               && strcmp(text + sizeof prefix - 1, found->name) == 0 ? AW_OURS : AW_THEIRS;
+    if (errno == ENOENT)
+        return AW_GONE;
+    if (errno == EINVAL || errno == ENAMETOOLONG)
+        return AW_THEIRS;
+    aw_fail_io(err, "readlinkat", found->name);
+    return AW_WHOSE_FAILED;
 }
 
 /* File NAME under what it is. */

@@ -73,9 +73,11 @@ void aw_scan_clear(aw_scan *scan);
 /* NAME, or NULL. Names that begin with ".." are not looked for here. */
 const aw_found *aw_scan_find(const aw_scan *scan, const char *name, size_t length);
 
-/* 1 when FOUND is a visible name, a link that reads exactly "..data/NAME";
- * else 0, or -1. */
-int aw_found_is_ours(int target, const aw_found *found, aw_error *err);
+/* Ours is a visible name, a link that reads exactly "..data/NAME". Who holds no lock
+ * may find that a writer has dropped it since it was found. */
+typedef enum aw_whose { AW_WHOSE_FAILED = -1, AW_THEIRS, AW_OURS, AW_GONE } aw_whose;
+
+aw_whose aw_found_whose(int target, const aw_found *found, aw_error *err);
 
 /* ---- the tree of a version --------------------------------------------- */
 

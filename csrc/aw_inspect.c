@@ -123,24 +123,23 @@ static int look_at_versions(inspector *i)
 
 /* ---- the visible names ------------------------------------------------- */
 
-typedef enum whose { FAILED = -1, THEIRS, OURS, GONE } whose;
-
-static whose owner_of(const inspector *i, const aw_found *found)
+/* Of what is no link, the name alone was found; it may have gone, too. */
+static aw_whose owner_of(const inspector *i, const aw_found *found)
 {
-    int ours = aw_found_is_ours(i->target, found, i->err);
+    aw_whose owner = aw_found_whose(i->target, found, i->err);
     struct stat st;
 
-    if (ours != 0)
-        return ours < 0 ? FAILED : OURS;
+    if (owner != AW_THEIRS || found->link)
+        return owner;
     return aw_sys_fstatat(i->target, found->name, &st, AT_SYMLINK_NOFOLLOW) < 0
-           && errno == ENOENT ? GONE : THEIRS;
+           && errno == ENOENT ? AW_GONE : AW_THEIRS;
 }
 
 /* NAME is in the live version: there must be a link of ours. */
 static int look_for_name(inspector *i, const char *name)
 {
     const aw_found *found = aw_scan_find(&i->scan, name, strlen(name));
-    whose owner = GONE;
+    aw_whose owner = AW_GONE;
 
     if (strncmp(name, "..", 2) == 0) /* drift; no writer makes it visible */
         return 0;
@@ -148,11 +147,11 @@ static int look_for_name(inspector *i, const char *name)
         i->needed[found - i->scan.found] = true;
         owner = owner_of(i, found);
     }
-    if (owner == GONE)
+    if (owner == AW_GONE)
         return aw_list_add(&i->is.missing, name, i->err);
-    if (owner == THEIRS)
+    if (owner == AW_THEIRS)
         return aw_list_add(&i->is.foreign, name, i->err);
-    return owner == OURS ? 0 : -1;
+    return owner == AW_OURS ? 0 : -1;
 }
 
 static int look_for_names(inspector *i)
@@ -178,13 +177,13 @@ static int look_at_others(inspector *i)
 {
     for (size_t n = 0; n < i->scan.found_count; n++) {
         const aw_found *found = &i->scan.found[n];
-        whose owner = i->needed[n] ? GONE : owner_of(i, found); /* what is needed is told */
+        aw_whose owner = i->needed[n] ? AW_GONE : owner_of(i, found); /* what is needed is told */
 
-        if (owner == FAILED)
+        if (owner == AW_WHOSE_FAILED)
             return -1;
-        if (owner == THEIRS)
+        if (owner == AW_THEIRS)
             i->is.others++;
-        else if (owner == OURS && i->is.fault != AW_FOREIGN
+        else if (owner == AW_OURS && i->is.fault != AW_FOREIGN
                  && aw_list_add(&i->is.dangling, found->name, i->err) < 0)
             return -1;
     }

@@ -41,16 +41,16 @@ int aw_links_check(int target, const aw_scan *scan, const aw_payload *payload,
 
     for (size_t i = 0; i < payload->count; i = end) {
         const aw_found *found;
-        int ours;
+        aw_whose owner;
 
         end = end_of_name(payload, i, &length);
         if (shown_by_live(known, i, end))
             continue;
         found = aw_scan_find(scan, payload->items[i].path, length);
-        ours = found ? aw_found_is_ours(target, found, err) : 1;
-        if (ours < 0)
+        owner = found ? aw_found_whose(target, found, err) : AW_GONE;
+        if (owner == AW_WHOSE_FAILED)
             return -1;
-        if (!ours)
+        if (owner == AW_THEIRS)
             return aw_fail(err, AW_E_FOREIGN_ENTRY, found->name,
                            "the payload needs this name, and what stands there is not ours");
     }
@@ -118,11 +118,11 @@ void aw_links_undo(aw_links *links)
 
 static int drop_if_ours(int target, const aw_found *found, aw_error *err)
 {
-    int ours = aw_found_is_ours(target, found, err);
+    aw_whose owner = aw_found_whose(target, found, err);
 
-    if (ours == 1 && aw_sys_unlinkat(target, found->name, 0) < 0 && errno != ENOENT)
+    if (owner == AW_OURS && aw_sys_unlinkat(target, found->name, 0) < 0 && errno != ENOENT)
         return aw_fail_io(err, "unlinkat", found->name);
-    return ours < 0 ? -1 : 0;
+    return owner == AW_WHOSE_FAILED ? -1 : 0;
 }
 
 void aw_links_drop_stale(int target, const aw_scan *scan, const aw_payload *payload,

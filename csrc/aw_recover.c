@@ -103,13 +103,13 @@ static bool dangles(const aw_live *live, const char *name)
 /* 1 when FOUND was a visible name that led nowhere, and is gone; else 0, or -1. */
 static int drop_dangling(int target, const aw_found *found, const aw_live *live, aw_error *err)
 {
-    int ours;
+    aw_whose owner;
 
     if (!found->link || !dangles(live, found->name))
         return 0;
-    ours = aw_found_is_ours(target, found, err);
-    if (ours != 1)
-        return ours;
+    owner = aw_found_whose(target, found, err);
+    if (owner != AW_OURS)
+        return owner == AW_WHOSE_FAILED ? -1 : 0;
     if (aw_sys_unlinkat(target, found->name, 0) < 0 && errno != ENOENT)
         return aw_fail_io(err, "unlinkat", found->name);
     return 1;

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -245,6 +246,36 @@ TEST(plan_races, "plan compares with one whole version, whatever goes live meanw
     left = 5; /* the last one equals the payload */
     CHECK_OK(aw_plan(writer, payload, &result, &err), &err);
     CHECK(left == 0 && !result.changed && result.unchanged == 2);
+    aw_result_clear(&result);
+    aw_payload_free(payload);
+    aw_writer_close(writer);
+}
+
+static ssize_t (*real_readlinkat)(int dir, const char *name, char *text, size_t size);
+
+/* A writer drops the stale name, its step (13), after it was listed. */
+static ssize_t readlinkat_late(int dir, const char *name, char *text, size_t size)
+{
+    if (strcmp(name, "stale") == 0 && unlinkat(dir, name, 0) == 0)
+        left--;
+    return real_readlinkat(dir, name, text, size);
+}
+
+TEST(plan_dropped, "plan takes no name for somebody else's that a writer drops meanwhile")
+{
+    aw_payload *payload = payload_of(FILES(F("a", "1"), F("stale", "1")));
+    aw_writer *writer = writer_keeping(1);
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+
+    must_write(FILES(F("a", "1")));
+    disk_symlink("..data/stale", "target/stale");
+    real_readlinkat = aw_sys.readlinkat;
+    aw_sys.readlinkat = readlinkat_late;
+    left = 1;
+    CHECK_OK(aw_plan(writer, payload, &result, &err), &err);
+    CHECK(left == 0);
+    CHECK_TEXT(joined(&result.added), "stale");
     aw_result_clear(&result);
     aw_payload_free(payload);
     aw_writer_close(writer);
