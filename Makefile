@@ -280,7 +280,7 @@ run-bench-nginx: luajit $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so
 # ---- checks ------------------------------------------------------------
 
 CHECKS := check-luacheck check-cppcheck check-layers check-gcc check-clang \
-          check-asan-c check-asan-lua check-asan-luajit \
+          check-asan-c check-asan-lua check-asan-luajit check-tsan \
           check-valgrind-c check-valgrind-lua \
           check-faults check-fuzz \
           check-install check-rock check-demo
@@ -329,6 +329,16 @@ check-asan-lua:
 	+@ASAN_OPTIONS=detect_leaks=0 $(ASAN) UNDER="$(PRELOAD)" test-lua$(LUA_VERSION)
 check-asan-luajit:
 	+@ASAN_OPTIONS=detect_leaks=0 $(ASAN) UNDER="$(PRELOAD)" SPEC='$(BINDING_SPECS)' test-luajit
+
+# Those of the C tests that have threads. Where it is allowed, memory is not laid out at
+# random: some kernels do more of that than ThreadSanitizer can bear.
+TSAN_TESTS = $(patsubst spec/c/%.c,%,$(shell grep -l pthread_create spec/c/*_test.c))
+TSAN_UNDER = $(shell setarch -R true 2>/dev/null && echo setarch -R)
+.PHONY: check-tsan
+check-tsan: ## run the threaded C tests with ThreadSanitizer
+	+@$(MAKE) CC=gcc BUILD=$(BUILD)/tsan VARIANT=tsan- LDFLAGS= \
+	    CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=thread' UNDER='$(TSAN_UNDER)' \
+	    C_TESTS='$(TSAN_TESTS:%=$(BUILD)/tsan/spec/c/%)' test-c
 
 # valgrind sees what ASan cannot, uninitialised values, but takes ten times as
 # long: of the fault runs some, of the specs those that reach every call of the
