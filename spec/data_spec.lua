@@ -218,6 +218,9 @@ describe("data", function()
             ["~: s3cret"] = "1: column 1: a key must be a string, a number or a boolean",
             ["a: 1\n---\nb: s3cret\n"] = "2: column 1: there is more than one document",
             ["a: 1\nb: s3cret\1\n"] = "2: control characters are not allowed",
+            ["a: 1\n\nb: s3cret\239\191\191"] = "3: control characters are not allowed",
+            ["a: 1\nb: s3cret\194\128\n"] = "2: control characters are not allowed",
+            ["a: 1\nb: \239\187\191s3cret\n\1"] = "2: control characters are not allowed",
             ["a: 1\n\nb: s3cret\255\n"] = "3: invalid UTF-8",
         } do
             it(("names line and column, and shows nothing, of %q"):format(text), function()

@@ -192,9 +192,19 @@ function Loader:node(event, depth)
     return item
 end
 
--- libyaml refuses control bytes without saying where.
+-- What libyaml refuses without saying where: control characters, C1 but for NEL, U+FEFF, and U+FFFE
+-- and U+FFFF.
+local REFUSED = {
+    "[%z\1-\8\11\12\14-\31\127]", "\194[\128-\132\134-\159]", "\239\187\191",
+    "\239\191[\190\191]",
+}
+
 local function check_bytes(text)
-    local position = find(text, "[%z\1-\8\11\12\14-\31\127]")
+    local position
+    for _, pattern in ipairs(REFUSED) do
+        local found = find(text, pattern)
+        if found and found < (position or found + 1) then position = found end
+    end
     if not position then return end
     local _, newlines = gsub(sub(text, 1, position), "\n", "")
     fail("control characters are not allowed", newlines + 1)
