@@ -345,7 +345,8 @@ check-tsan: ## run the threaded C tests with ThreadSanitizer
 # binding. In C, leaks are for ASan: here a child killed on purpose would be one.
 VALGRIND := valgrind -q --error-exitcode=99 --child-silent-after-fork=yes \
             --suppressions=spec/support/valgrind.supp
-VALGRIND_C := $(filter-out %/fault_test,$(C_TESTS)) \
+VALGRIND_C := $(filter-out %/fault_test %/power_test $(POWER_MUTANTS),$(C_TESTS)) \
+              '$(BUILD)/spec/c/power_test confirmed' \
               '$(BUILD)/spec/c/fault_test collecting' '$(BUILD)/spec/c/fault_test something'
 .PHONY: check-valgrind-c check-valgrind-lua
 check-valgrind-c:

@@ -18,13 +18,14 @@
 
 /* ---- facts ------------------------------------------------------------- */
 
-typedef enum fact_kind { DATA, MODE, NAME } fact_kind;
+typedef enum fact_kind { DATA, MODE, OWNER, NAME } fact_kind;
 
-/* A value since call AT. For DATA a text, for MODE a mode, for NAME an inode. */
+/* A value since call AT. For DATA a text, for MODE a mode, for OWNER both ids, for NAME
+ * an inode. */
 typedef struct value {
-    size_t at;
-    size_t number;
-    char  *text;
+    size_t   at;
+    uint64_t number;
+    char    *text;
 } value;
 
 typedef struct fact {
@@ -65,6 +66,7 @@ struct power {
     size_t     calls;
     bool       swapped;    /* since the last write began                     */
     ino_t      target;
+    size_t     in_full;    /* cuts of which every state was looked at         */
 };
 
 static power       *recording;
@@ -109,16 +111,17 @@ static fact *find_fact(const power *p, fact_kind kind, size_t about, const char 
     return NULL;
 }
 
-static void add_value(power *p, fact *f, size_t number, const char *text)
+static void add_value(power *p, fact *f, uint64_t number, const char *text)
 {
     f->values = grown(f->values, f->count, sizeof *f->values);
     f->values[f->count++] = (value){ p->calls, number, text ? strdup(text) : NULL };
 }
 
 /* A fact begins with what it is before anybody has said anything: no data, no such
- * name. */
-static void state_fact(power *p, fact_kind kind, size_t about, const char *name, size_t number,
-                       const char *text)
+ * name. Data that is written anew may be torn, though it is the same; anything else that
+ * is the same is no news. */
+static void state_fact(power *p, fact_kind kind, size_t about, const char *name,
+                       uint64_t number, const char *text)
 {
     fact *f = find_fact(p, kind, about, name);
 
@@ -128,10 +131,24 @@ static void state_fact(power *p, fact_kind kind, size_t about, const char *name,
         *f = (fact){ .kind = kind, .inode = about, .name = name ? strdup(name) : NULL,
                      .next = p->inodes[about].facts };
         p->inodes[about].facts = p->fact_count;
-        add_value(p, f, kind == MODE ? number : 0, kind == DATA ? "" : NULL);
+        add_value(p, f, kind == NAME ? POWER_NONE : number, kind == DATA ? "" : NULL);
         f->values[0].at = 0;
     }
-    add_value(p, f, number, text);
+    if (kind == DATA || f->values[f->count - 1].number != number)
+        add_value(p, f, number, text);
+}
+
+static uint64_t both_ids(uid_t uid, gid_t gid)
+{
+    return (uint64_t)uid << 32 | gid;
+}
+
+/* An inode that nobody has given a mode or an owner yet has what MADE says. */
+static void state_inode(power *p, size_t about, mode_t made, const struct stat *st)
+{
+    state_fact(p, MODE, about, NULL, made, NULL);
+    state_fact(p, MODE, about, NULL, st->st_mode & 07777, NULL);
+    state_fact(p, OWNER, about, NULL, both_ids(st->st_uid, st->st_gid), NULL);
 }
 
 /* ---- the disk as it is ------------------------------------------------- */
@@ -157,7 +174,7 @@ static void load_directory(power *p, size_t at, const char *path)
         } else if (made == POWER_NONE) {
             made = add_inode(p, S_ISDIR(st.st_mode) ? POWER_DIRECTORY : POWER_FILE, NULL,
                              st.st_ino);
-            state_fact(p, MODE, made, NULL, st.st_mode & 07777, NULL);
+            state_inode(p, made, S_ISDIR(st.st_mode) ? 0700 : 0600, &st);
             if (S_ISREG(st.st_mode)) {
                 text = disk_read(below);
                 state_fact(p, DATA, made, NULL, 0, text);
@@ -214,7 +231,7 @@ static void record_new(int dir, const char *name, power_type type, const char *t
         abort();
     made = add_inode(recording, type, text, st.st_ino);
     if (type != POWER_LINK)
-        state_fact(recording, MODE, made, NULL, st.st_mode & 07777, NULL);
+        state_inode(recording, made, st.st_mode & 07777, &st);
     record_name(dir, name, made);
 }
 
@@ -341,6 +358,17 @@ static int record_chmod(int fd, mode_t mode)
     return rc;
 }
 
+/* One id alone may be given; the disk then knows both. */
+static int record_chown(int fd, uid_t uid, gid_t gid)
+{
+    int rc = real.fchown(fd, uid, gid);
+    struct stat st;
+
+    RECORD(rc == 0 && inode_of(fd) != POWER_NONE && fstat(fd, &st) == 0,
+           state_fact(recording, OWNER, inode_of(fd), NULL, both_ids(st.st_uid, st.st_gid), NULL));
+    return rc;
+}
+
 static bool mutant(const char *name)
 {
     return strcmp(POWER_MUTANT, name) == 0;
@@ -424,6 +452,7 @@ power *power_record(bool durable)
     aw_sys.clone_file = record_clone;
     aw_sys.fchmod = record_chmod;
     aw_sys.chmod_opath = record_chmod;
+    aw_sys.fchown = record_chown;
     aw_sys.fsync = record_fsync;
     aw_sys.syncfs = record_syncfs;
     aw_sys.start_writeback = no_writeback;
@@ -482,7 +511,7 @@ size_t power_entry(const power *p, size_t dir, const char *name)
 {
     const fact *f = find_fact(p, NAME, dir, name);
 
-    return f ? chosen(f)->number : (size_t)POWER_NONE;
+    return f ? (size_t)chosen(f)->number : (size_t)POWER_NONE;
 }
 
 static int by_name(const void *left, const void *right)
@@ -516,6 +545,15 @@ mode_t power_mode(const power *p, size_t which)
     return f ? (mode_t)chosen(f)->number : 0;
 }
 
+void power_owner(const power *p, size_t which, uid_t *uid, gid_t *gid)
+{
+    const fact *f = find_fact(p, OWNER, which, NULL);
+    uint64_t ids = f ? chosen(f)->number : 0;
+
+    *uid = (uid_t)(ids >> 32);
+    *gid = (gid_t)ids;
+}
+
 const char *power_text(const power *p, size_t which)
 {
     const fact *f = find_fact(p, DATA, which, NULL);
@@ -527,6 +565,17 @@ const char *power_text(const power *p, size_t which)
     return f->chosen > f->now ? f->torn : chosen(f)->text;
 }
 
+/* The owner first: giving a file away takes bits of its mode. */
+static void dress(const power *p, size_t which, const char *path)
+{
+    uid_t uid;
+    gid_t gid;
+
+    power_owner(p, which, &uid, &gid);
+    if (chown(path, uid, gid) < 0 || chmod(path, power_mode(p, which)) < 0)
+        abort();
+}
+
 static void make_directory(const power *p, size_t dir, const char *path, const char **places)
 {
     const fact *f;
@@ -536,7 +585,7 @@ static void make_directory(const power *p, size_t dir, const char *path, const c
         char below[PATH_MAX];
 
         f = &p->facts[i - 1];
-        leads_to = f->kind == NAME ? chosen(f)->number : (size_t)POWER_NONE;
+        leads_to = f->kind == NAME ? (size_t)chosen(f)->number : (size_t)POWER_NONE;
         if (leads_to == POWER_NONE)
             continue;
         snprintf(below, sizeof below, "%s/%s", path, f->name);
@@ -545,13 +594,13 @@ static void make_directory(const power *p, size_t dir, const char *path, const c
         } else if (p->inodes[leads_to].type == POWER_DIRECTORY) {
             disk_mkdir(below, 0700);
             make_directory(p, leads_to, below, places);
-            if (chmod(below, power_mode(p, leads_to)) < 0)
-                abort();
+            dress(p, leads_to, below);
         } else if (places[leads_to]) {
             if (link(places[leads_to], below) < 0)
                 abort();
         } else {
-            disk_write(below, power_text(p, leads_to), power_mode(p, leads_to));
+            disk_write(below, power_text(p, leads_to), 0600);
+            dress(p, leads_to, below);
             places[leads_to] = strdup(below);
         }
     }
@@ -576,6 +625,7 @@ typedef struct search {
     size_t        cut;
     fact        **open;      /* facts that may come back as one or another */
     size_t        open_count;
+    power_effort  effort;
     power_judge   judge;
     void         *context;
     unsigned long states;
@@ -592,7 +642,7 @@ static uint64_t next_random(search *s)
 
 static bool is_file(const power *p, const fact *f)
 {
-    return f->kind == DATA || (f->kind == MODE && p->inodes[f->inode].type == POWER_FILE);
+    return f->kind == DATA || (f->kind != NAME && p->inodes[f->inode].type == POWER_FILE);
 }
 
 static bool syncs(const power *p, const sync_call *sync, const fact *f)
@@ -661,33 +711,55 @@ static void choose_all(search *s, bool newest)
         s->open[i]->chosen = newest ? s->open[i]->now : s->open[i]->durable;
 }
 
-/* Every state in which one fact is another than in the one that all are in; and where
- * there are few, two. */
-static void choose_others(search *s, bool newest)
+/* Every state in which one fact that may differ is another than usual, FROM on; with
+ * MORE, also those in which a second one is. */
+static void differ(search *s, size_t from, bool more)
 {
-    enum { PAIRS_MAX = 20 };
+    for (size_t i = from; i < s->open_count; i++) {
+        fact *f = s->open[i];
+        size_t usual = f->chosen;
 
-    choose_all(s, newest);
-    judge(s);
-    for (size_t i = 0; i < s->open_count; i++) {
-        fact *one = s->open[i];
-        size_t usual = one->chosen;
-
-        for (size_t c = 0; c < choices(one); c++) {
-            one->chosen = one->durable + c;
-            if (one->chosen == usual)
+        for (size_t c = 0; c < choices(f); c++) {
+            f->chosen = f->durable + c;
+            if (f->chosen == usual)
                 continue;
             judge(s);
-            for (size_t j = i + 1; s->open_count <= PAIRS_MAX && j < s->open_count; j++) {
-                fact *two = s->open[j];
-                size_t other = two->chosen;
-
-                two->chosen = newest ? two->durable : two->now;
-                judge(s);
-                two->chosen = other;
-            }
+            if (more)
+                differ(s, i + 1, false);
         }
-        one->chosen = usual;
+        f->chosen = usual;
+    }
+}
+
+static void choose_others(search *s, bool newest)
+{
+    choose_all(s, newest);
+    judge(s);
+    differ(s, 0, s->open_count <= s->effort.pairs);
+}
+
+/* Whether a cut has so few states that all can be looked at. */
+static bool has_few(const search *s)
+{
+    size_t states = 1;
+
+    for (size_t i = 0; i < s->open_count && states <= s->effort.few; i++)
+        states *= choices(s->open[i]);
+    return states <= s->effort.few;
+}
+
+/* Every combination from fact FROM on. */
+static void choose_every(search *s, size_t from)
+{
+    fact *f = from < s->open_count ? s->open[from] : NULL;
+
+    if (!f) {
+        judge(s);
+        return;
+    }
+    for (size_t c = 0; c < choices(f); c++) {
+        f->chosen = f->durable + c;
+        choose_every(s, from + 1);
     }
 }
 
@@ -745,26 +817,37 @@ static void choose_ordered(search *s)
     }
 }
 
+size_t power_in_full(const power *p)
+{
+    return p->in_full;
+}
+
 void power_newest(power *p, size_t cut)
 {
     for (size_t i = 0; i < p->fact_count; i++)
         p->facts[i].now = p->facts[i].chosen = value_at(&p->facts[i], cut);
 }
 
-unsigned long power_enumerate(power *p, size_t from, size_t to, size_t stride, unsigned random,
+unsigned long power_enumerate(power *p, size_t from, size_t to, const power_effort *effort,
                               power_judge judged_by, void *context)
 {
-    search s = { .p = p, .judge = judged_by, .context = context, .seed = 88172645463325252 };
+    search s = { .p = p, .effort = *effort, .judge = judged_by, .context = context,
+                 .seed = 88172645463325252 };
 
     s.open = calloc(p->fact_count + 1, sizeof *s.open);
     if (!s.open)
         abort();
-    for (size_t cut = from; cut <= to; cut += stride) {
+    for (size_t cut = from; cut <= to; cut += effort->stride) {
         go_to(&s, cut);
+        p->in_full += has_few(&s);
+        if (has_few(&s)) { /* a journal's states are among them */
+            choose_every(&s, 0);
+            continue;
+        }
         choose_others(&s, true);
         choose_others(&s, false);
         choose_ordered(&s);
-        for (unsigned i = 0; i < random; i++)
+        for (unsigned i = 0; i < effort->random; i++)
             choose_at_random(&s);
     }
     free(s.open);

@@ -5,7 +5,8 @@
  * facts, each with the values it has had:
  *
  *     the data of a file          durable by a sync of the file
- *     the mode of an inode        durable by a sync of it
+ *     the mode, and the owner,    durable by a sync of it
+ *         of an inode
  *     one name in a directory     durable by a sync of the directory
  *
  * syncfs makes all of them durable. An inode may have many names: what is synced
@@ -16,9 +17,13 @@
  *     ordered  names and modes come back as they were at one point in time (a journal),
  *              at which any sync puts an end; data each on its own
  *
- * A state is one choice for every fact. Each cut has the two states in which all
- * that may be lost is lost or kept, those in which one fact or two differ from them,
- * and random ones.
+ * A state is one choice for every fact. Where a cut has few, all are gone through.
+ * Elsewhere the two in which all that may be lost is lost or kept, those in which one
+ * fact or two differ from them, and random ones.
+ *
+ * A name that is renamed over has its old or its new value, never none. The name that it
+ * had goes on its own: two names may lead to the same directory. The text of a symbolic
+ * link comes back with its name: nothing could sync it.
  *
  * With POWER_MUTANT, a switch of the compiler, one class of syncs is not made:
  * "no-file-sync", "no-directory-sync", "no-target-sync-before" or
@@ -56,8 +61,8 @@ void power_free(power *p);
 /* All that was done before call CUT, as if nothing were lost. */
 void power_newest(power *p, size_t cut);
 
-/* To be used inside of a power_judge function, or after power_newest(). Inodes are numbers; POWER_ROOT is the
- * working directory. */
+/* To be used inside of a power_judge function, or after power_newest(). Inodes are
+ * numbers; POWER_ROOT is the working directory. */
 enum { POWER_NONE = 0, POWER_ROOT = 1 };
 
 /* What NAME in DIR leads to, or POWER_NONE. */
@@ -68,6 +73,7 @@ size_t power_list(const power *p, size_t dir, const char **names, size_t max);
 
 power_type power_type_of(const power *p, size_t inode);
 mode_t power_mode(const power *p, size_t inode);
+void power_owner(const power *p, size_t inode, uid_t *uid, gid_t *gid);
 
 /* The contents of a file or the text of a link. The string is the model's. */
 const char *power_text(const power *p, size_t inode);
@@ -80,9 +86,19 @@ void power_make(const power *p);
 /* Called for each state after a cut before call CUT. */
 typedef void (*power_judge)(const power *p, size_t cut, void *context);
 
-/* Go through every STRIDE-th of the cuts FROM to TO, with RANDOM random states each.
- * Returns the number of states. */
-unsigned long power_enumerate(power *p, size_t from, size_t to, size_t stride, unsigned random,
+/* How much of all that there is. */
+typedef struct power_effort {
+    size_t   stride;  /* every so-manieth cut                                */
+    size_t   few;     /* a cut with at most so many states: each of them; else: */
+    size_t   pairs;   /* two facts differ where at most so many may          */
+    unsigned random;  /* random states                                       */
+} power_effort;
+
+/* Go through the cuts FROM to TO. Returns the number of states. */
+unsigned long power_enumerate(power *p, size_t from, size_t to, const power_effort *effort,
                               power_judge judge, void *context);
+
+/* Of how many cuts that was every state there is. */
+size_t power_in_full(const power *p);
 
 #endif
