@@ -153,6 +153,84 @@ describe("garbage collection", function()
         assert.equal(before, descriptors())
     end)
 
+    -- What one coroutine does, yielding between its calls: each of its snapshots says what it
+    -- said when it was opened, whatever the others have written since.
+    local function take_turns(own, number, round)
+        local data = number .. "." .. round
+        local result = assert(own:write { a = data, ["d/b"] = data })
+        local snapshot, watcher = assert(atomicwriter.open(dir)), assert(atomicwriter.watch(dir))
+        assert(result.changed and snapshot.version == result.version)
+        coroutine.yield()
+        assert.equal(data, snapshot:read "a")
+        coroutine.yield(assert(own:plan { a = "planned" }))
+        assert.equal(data, snapshot:read "d/b")
+        local told, why = watcher:wait(0)
+        assert(why == "timeout" or told > snapshot.version, told)
+        coroutine.yield()
+        assert.same({ "a", "d/b" }, snapshot:paths())
+        snapshot:close()
+        watcher:close()
+    end
+
+    it("finds coroutines that take turns right, and nothing lost of dropped ones", function()
+        local shared, turns, dropped = writer, 0, 0
+        for round = 1, ROUNDS do
+            local threads = {}
+            for i = 1, 4 do
+                local own = i % 2 == 0 and shared or
+                    assert(atomicwriter.new(dir, { durability = "none", keep = 0 }))
+                threads[i] = coroutine.create(function() take_turns(own, i, round) end)
+            end
+            for turn = 1, 4 do
+                for i, thread in pairs(threads) do
+                    local ok, raised = coroutine.resume(thread)
+                    assert.is_true(ok, raised)
+                    turns = turns + 1
+                    if (round + i) % 4 == turn then -- with a lease, a watch, and maybe a writer
+                        threads[i], dropped = nil, dropped + 1
+                    end
+                end
+                collectgarbage "step"
+            end
+            for _, thread in pairs(threads) do assert.equal("dead", coroutine.status(thread)) end
+        end
+        assert.is_true(turns > 8 * ROUNDS and dropped >= 2 * ROUNDS)
+        assert.equal(before, descriptors())
+        assert(writer:write { a = "end" })
+        assert.equal(1, #assert(writer:versions()))
+    end)
+
+    it("refuses a writer to a coroutine that its own check or progress function resumes", function()
+        local other = assert(atomicwriter.new(dir, { durability = "none", lock_timeout = 0 }))
+        for i = 1, ROUNDS do
+            local refused = 0
+            local thread = coroutine.wrap(function()
+                while true do
+                    for _, method in ipairs { "write", "plan", "rollback", "collect", "close" } do
+                        local ok, raised = pcall(writer[method], writer, { a = "within" })
+                        refused = refused + 1
+                        assert(not ok and raised:find("writer is busy", 1, true), raised)
+                    end
+                    local result, err = other:write { a = "other" }
+                    assert(not result and err.code == "locked", err)
+                    coroutine.yield(true)
+                end
+            end)
+            local _, err = writer:write({ a = "w" .. i }, {
+                check = function()
+                    collect()
+                    return thread()
+                end,
+                progress = function(step) return step.phase ~= "write" or thread() end,
+            })
+            assert.is_nil(err)
+            assert.is_true(refused >= 10)
+            assert.equal("w" .. i, sandbox.read_file(dir .. "/a"))
+        end
+        other:close()
+        assert.equal(before, descriptors())
+    end)
+
     -- Call FINALIZER when the collector next finds garbage.
     local function litter(finalizer)
         if lua54 then
