@@ -151,14 +151,17 @@ static void check_visible_link(void)
         name[text.size - start] = '\0';
         ours = memcmp(text.at, prefix, start) == 0;
     }
-    if (name[0] == '\0')
+    if (text.size == 0)
+        REQUIRE(aw_found_whose(DIR, &found, &err) == AW_GONE);
+    if (text.size == 0 || name[0] == '\0')
         return;
-    REQUIRE(aw_found_is_ours(DIR, &found, &err) == ours);
+    REQUIRE(aw_found_whose(DIR, &found, &err) == (ours ? AW_OURS : AW_THEIRS));
     found.link = false;
-    REQUIRE(aw_found_is_ours(DIR, &found, &err) == 0);
+    REQUIRE(aw_found_whose(DIR, &found, &err) == AW_THEIRS);
     found.link = true;
     found.name = "no other name";
-    REQUIRE(aw_found_is_ours(DIR, &found, &err) == (ours && strcmp(name, found.name) == 0));
+    ours = ours && strcmp(name, found.name) == 0;
+    REQUIRE(aw_found_whose(DIR, &found, &err) == (ours ? AW_OURS : AW_THEIRS));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
