@@ -9,7 +9,8 @@
  *              write to descriptor 1, which is ">1"; of several -b, each is awaited in turn
  *   -e MARK    and no more from the one that this names
  *   -q SIGNAL  what is sent when the calls end at -e and none was the N-th
- *   -o FILE    the report: "call NAME PATH…" for each that counted up to the N-th, and then
+ *   -o FILE    the report: "call NAME PATH…" for each that counted up to the N-th, such
+ *              a write being "call write >1", and then
  *              "exit STATUS" or "signal NUMBER" of COMMAND, or "hang" when it had to be ended
  *
  * COMMAND alone is traced, by ptrace(2): what it starts runs on by itself. That is why this
@@ -147,8 +148,10 @@ static bool describe(const struct __ptrace_syscall_info *info, const char *mark,
         marked = marked || (mark != NULL && ends_with(path, mark));
         snprintf(asked->text + length, sizeof asked->text - length, " %s", path);
     }
-    if (mark != NULL && strcmp(mark, ">1") == 0)
-        marked = info->entry.nr == SYS_write && info->entry.args[0] == 1;
+    if (info->entry.nr == SYS_write && info->entry.args[0] == 1) {
+        strcat(asked->text, " >1");
+        marked = mark != NULL && strcmp(mark, ">1") == 0;
+    }
     return marked;
 }
 
