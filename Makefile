@@ -338,7 +338,7 @@ TSAN_UNDER = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 check-tsan: ## run the threaded C tests with ThreadSanitizer
 	+@$(MAKE) CC=gcc BUILD=$(BUILD)/tsan VARIANT=tsan- LDFLAGS= \
 	    CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=thread' UNDER='$(TSAN_UNDER)' \
-	    C_TESTS='$(TSAN_TESTS:%=$(BUILD)/tsan/spec/c/%)' test-c
+	    FUZZ_REPLAYS= C_TESTS='$(TSAN_TESTS:%=$(BUILD)/tsan/spec/c/%)' test-c
 
 # valgrind sees what ASan cannot, uninitialised values, but takes ten times as
 # long: of the fault runs some, of the specs those that reach every call of the
