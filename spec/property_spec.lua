@@ -276,6 +276,13 @@ steps[7] = { 4, "a payload that clashes", function(self)
     assert.equal("invalid_payload", err.code)
 end }
 
+-- From then on writers may rely on a note that all was in order, and so miss what is not.
+steps[8] = { 4, "the same again after a tick of the clock that stamps files", function(self)
+    self:write(self.wanted)
+    sandbox.sleep(0.03)
+    self:write(self.wanted)
+end }
+
 ---- what others do to the target ----------------------------------------------------
 
 -- Make PATH in the live version anew, so that it shares no inode with others; nil: take it away,
