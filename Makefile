@@ -431,8 +431,8 @@ $(BUILD)/spec/faults/power/blocklog: spec/faults/power/blocklog.c $(BUILD)/flags
 	    -o $@ $< $(AW_LDFLAGS) $(shell pkg-config --libs fuse3)
 
 run-check-power: $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so $(BUILD)/spec/faults/power/blocklog
-	@$(call lua_env,lua$(LUA_VERSION)) unshare -m $(call interpreter,lua$(LUA_VERSION)) \
-	    spec/faults/power/power.lua $(ARGS)
+	@$(call lua_env,lua$(LUA_VERSION)) spec/faults/power/contained.sh \
+	    $(call interpreter,lua$(LUA_VERSION)) spec/faults/power/power.lua $(ARGS)
 
 # ---- checks of what is installed ---------------------------------------
 

@@ -15,7 +15,8 @@
 --   dirty  the next write fails, or leaves something behind
 --
 -- None must be. To show that it would be seen, the same is done once for each file system
--- with `durability = "none"`, where it must be. The last line is "N passed, N failed".
+-- with `durability = "none"`, where it must be. A file system that this kernel does not have is
+-- skipped. The last line is "N passed, N failed".
 
 local atomicwriter = require "atomicwriter"
 local lfs = require "lfs"
@@ -322,7 +323,7 @@ end
 
 -- ---- the run ---------------------------------------------------------------
 
-local passed, failed = 0, 0
+local passed, failed, skipped = 0, 0, 0
 
 local function verdict(good, what, ...)
     if good then passed = passed + 1 else failed = failed + 1 end
@@ -371,15 +372,17 @@ local function main(...)
     for _, name in ipairs(names) do
         if not (sandbox.read_file "/proc/filesystems"):find("\t" .. name .. "\n", 1, true)
             and sandbox.run { "modprobe", name } ~= 0 then
-            verdict(false, "%s: this kernel does not have it", name)
+            skipped = skipped + 1
+            print(("ok - %s # skipped: this kernel does not have it"):format(name))
         else
             try(name, writes, seconds, "full")
             try(name, math.min(writes, 20), seconds / 8, "none")
         end
     end
     sandbox.cleanup()
-    print(("%d passed, %d failed"):format(passed, failed))
-    os.exit(failed == 0)
+    print(("%d passed, %d failed"):format(passed, failed)
+        .. (skipped > 0 and (", %d skipped"):format(skipped) or ""))
+    os.exit(failed == 0 and passed > 0)
 end
 
 main(...)
