@@ -365,7 +365,8 @@ function Config:wait_acknowledged(version, timeout)
                     self.target, serving, total, version),
             }
         end
-        ngx.sleep(nap < left and nap or left)
+        -- At least a millisecond: less is a sleep of 0, in which the clock may stand still.
+        ngx.sleep(math.max(0.001, math.min(nap, left)))
         nap = nap < 0.05 and nap * 2 or nap
     end
 end
