@@ -41,7 +41,7 @@ local COMMANDS = {
 local M = { COMMANDS = COMMANDS }
 
 local function require_argparse()
-    local loaded, argparse = pcall(require, "argparse")
+    local loaded, argparse = require("atomicwriter.library").load("argparse")
     if loaded then return argparse end
     return nil, "the command line needs the package argparse: install lua-argparse (Debian) or "
         .. "argparse (LuaRocks)"
@@ -182,10 +182,7 @@ end
 
 local standard_streams -- never collected
 
---- Run the command line.
--- @tparam {string,...} argv
--- @treturn number exit code
-function M.main(argv)
+local function main(argv)
     standard_streams = standard_streams or hold_standard_streams()
     local name = command_of(argv)
     local console = new_console {
@@ -212,6 +209,17 @@ function M.main(argv)
     local ok, code = xpcall(run, traceback, args, command, console)
     if not ok then return report_crash(code, console, command) end
     return code
+end
+
+--- Run the command line.
+-- @tparam {string,...} argv
+-- @treturn number exit code
+function M.main(argv)
+    local ok, code = xpcall(main, traceback, argv)
+    if ok then return code end
+    if not is_interrupt(code) then error(code, 0) end
+    io.stderr:write("atomicwriter: interrupted\n") -- before the command has begun
+    return INTERRUPTED
 end
 
 return M

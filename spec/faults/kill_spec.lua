@@ -279,6 +279,19 @@ describe("At any file-system call", function()
                 noting(target), sandbox.unpack(literals(volume.after)))
         end,
     }
+    -- From its start on, when the libraries that it needs are loaded one after the other.
+    local loading = scenario {
+        name = "atomicwriter write that loads its libraries", swaps = true,
+        from = { "/argparse.lua" }, after = { x = "12" },
+        words = function(target)
+            sandbox.write_file(target .. ".tmpl", "{{ data.json.a }}{{ data.yaml.b }}")
+            sandbox.write_file(target .. ".json", '{"a": 1}')
+            sandbox.write_file(target .. ".yaml", "b: 2")
+            return command.words("write", target, "--template", "x=" .. target .. ".tmpl",
+                "--data", "json=" .. target .. ".json", "--data", "yaml=" .. target .. ".yaml",
+                "--from-env", "NOTHING_*")
+        end,
+    }
     local back = scenario {
         name = "atomicwriter rollback", swaps = true, after = OLDEST,
         words = function(target) return command.words("rollback", target) end,
@@ -348,8 +361,12 @@ describe("At any file-system call", function()
         return name
     end
 
-    for _, case in ipairs { plain, with_commands, watch } do
-        for signal, value in pairs { SIGTERM = 15, SIGINT = 2 } do
+    local signals = { SIGTERM = 15, SIGINT = 2 }
+    for case, values in pairs {
+        [plain] = signals, [with_commands] = signals, [watch] = signals,
+        [loading] = { SIGINT = 2 }, -- of SIGTERM the interpreter knows nothing
+    } do
+        for signal, value in pairs(values) do
             it(signal .. " ends " .. case.name .. " in order", function()
                 local seen, n = { before = 0, after = 0 }, 0
                 local report

@@ -24,10 +24,8 @@ local TICK = 0.02 -- seconds between two looks at a group of processes that nobo
 -- @raise an error of code `no_library` that names the packages, when it is not installed, or why
 --  it cannot be loaded
 function M.uv()
-    local found, uv = pcall(require, "luv")
+    local found, uv = require("atomicwriter.library").load("luv")
     if found then return uv end
-    -- The interpreter raises a SIGINT anywhere, also while a library is being loaded.
-    if tostring(uv):find("interrupted!", 1, true) then error(uv, 0) end
     local why = tostring(uv):match("error loading module[^\n]*\n%s*([^\n]*)") -- no descriptors, say
     error(failure.new {
         code = "no_library",
