@@ -40,6 +40,7 @@ struct scenario {
     int       (*act)(const scenario *s, aw_result *result, aw_error *err);
     void      (*prepare)(void); /* after the history; may be NULL             */
     bool        noted;      /* the live version is noted as clean and durable    */
+    bool        remembers;  /* one writer writes all, and knows what is live     */
     bool        read;       /* a snapshot of the live version is held meanwhile  */
     bool        residue;    /* it leaves something to be swept: a failure need
                                not leave that as it was                       */
@@ -68,6 +69,9 @@ static aw_options act_options(const scenario *s)
     return options;
 }
 
+/* Which writes all, where a scenario remembers; else NULL. */
+static aw_writer *keeper;
+
 static unsigned asked_at;
 
 static int refuse(void *context, const char *stage, char *reason, size_t size)
@@ -85,10 +89,10 @@ static int act_write_with(const scenario *s, const aw_hooks *hooks, aw_result *r
     aw_options options = act_options(s);
     aw_writer *writer = NULL;
     aw_payload *payload = payload_of(s->after);
-    int rc = aw_writer_open("target", &options, &writer, err);
+    int rc = keeper ? 0 : aw_writer_open("target", &options, &writer, err);
 
     if (rc == 0)
-        rc = aw_write(writer, payload, hooks, result, err);
+        rc = aw_write(keeper ? keeper : writer, payload, hooks, result, err);
     aw_writer_close(writer);
     aw_payload_free(payload);
     return rc;
@@ -220,6 +224,30 @@ static void note_live(const scenario *s, const file *live)
     free(note);
 }
 
+static int write_with_keeper(const file *files, aw_result *result, aw_error *err)
+{
+    aw_payload *payload = payload_of(files);
+    int rc = aw_write(keeper, payload, NULL, result, err);
+
+    aw_payload_free(payload);
+    return rc;
+}
+
+/* A writer that has written and confirmed LIVE. */
+static void make_keeper(const scenario *s, const file *live)
+{
+    aw_options options = act_options(s);
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+
+    CHECK_OK(aw_writer_open("target", &options, &keeper, &err), &err);
+    made_up_second = settled; /* else it would not rely on times */
+    CHECK_OK(write_with_keeper(live, &result, &err), &err);
+    aw_result_clear(&result);
+    made_up_second = PAST;
+    await_tick();
+}
+
 static aw_snapshot *reader;
 
 static void set_up(const scenario *s)
@@ -235,6 +263,8 @@ static void set_up(const scenario *s)
                  &err);
     if (s->noted)
         note_live(s, s->history[count - 1]);
+    if (s->remembers)
+        make_keeper(s, s->history[count - 1]);
     if (s->prepare)
         s->prepare();
     if (s->read)
@@ -250,6 +280,8 @@ static void let_go(void)
 static void tear_down(void)
 {
     let_go();
+    aw_writer_close(keeper);
+    keeper = NULL;
     disk_remove("target");
 }
 
@@ -469,7 +501,7 @@ static const char *look_after(const scenario *s, fault_plan plan, const before *
         odd = unresolved(name);
     if (!odd)
         odd = torn_version(s, name);
-    if (!odd && !o->killed && fails && (new || !s->noted)) /* else it was noted before */
+    if (!odd && !o->killed && fails && (new || !(s->noted || s->remembers))) /* not noted before */
         odd = false_note(s, plan, name);
     if (!odd && !o->killed && o->rc < 0 && !may_leave_litter(s, plan, o)) {
         state = disk_state("target");
@@ -495,7 +527,8 @@ static const char *heal(const scenario *s, const file *files, const char *tree)
 
     if (!disk_exists("target"))
         disk_mkdir("target", 0755);
-    if (write_keeping(s->keep, files, &result, &err) < 0) {
+    if ((keeper ? write_with_keeper(files, &result, &err)
+                : write_keeping(s->keep, files, &result, &err)) < 0) {
         char text[AW_ERROR_TEXT_MAX];
         odd = complain("the next write: %s", aw_error_text(&err, text, sizeof text));
     } else if (result.warnings.count > 0) {
@@ -757,6 +790,16 @@ TEST(noted_rewrite, "G2 G3 G5: faults in a rewrite of what is noted to be clean"
 {
     explore((scenario){ .history = { OTHER, OLD }, .after = NEW, .other = OTHER, .keep = 1,
                         .act = act_write, .noted = true, .stride = 5 });
+}
+
+TEST(remembered, "G2 G3 G5 G8: faults in what a writer writes that remembers what is live")
+{
+    explore((scenario){ .history = { OTHER, OLD }, .after = OLD, .other = NEW, .keep = 1,
+                        .act = act_write, .remembers = true, .stride = 2 });
+    explore((scenario){
+        .history = { OLD }, .other = OTHER, .keep = 1, .act = act_write, .remembers = true,
+        .after = FILES(F("a", "1"), FM("d/x", "2", 0600), F("d/e/y", "!"), F("old", "4")),
+        .stride = 4 });
 }
 
 TEST(no_op_heals, "G5: faults in a write that only brings a visible link back")

@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "aw_at.h"
+#include "aw_memo.h"
 #include "aw_sys.h"
 #include "disk.h"
 #include "kit.h"
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -337,10 +339,47 @@ TEST(no_sync, "G4: directories that know no sync are no failure, nor a parent th
     CHECK_CLEAN("target", OLD, 1);
 }
 
+static long other_type = FUSE_SUPER_MAGIC;
+
 static long other_file_system(int fd)
 {
     (void)fd;
-    return 0x65735546; /* FUSE */
+    return other_type;
+}
+
+static const char *other_release;
+
+static int release(char *buffer, size_t size)
+{
+    snprintf(buffer, size, "%s", other_release);
+    return 0;
+}
+
+TEST(clocks, "which file systems tell every change by its time, and from which kernel on")
+{
+    static const struct {
+        long type;
+        const char *release;
+        aw_clock clock;
+    } known[] = {
+        { EXT4_SUPER_MAGIC, "6.13.0-1", AW_CLOCK_MULTIGRAIN },
+        { TMPFS_MAGIC, "7.0", AW_CLOCK_MULTIGRAIN },
+        { XFS_SUPER_MAGIC, "6.12.9", AW_CLOCK_TICKING },
+        { BTRFS_SUPER_MAGIC, "5.20", AW_CLOCK_TICKING },
+        { OVERLAYFS_SUPER_MAGIC, "6.13", AW_CLOCK_TICKING },
+        { FUSE_SUPER_MAGIC, "6.13", AW_CLOCK_NONE },
+        { -1, "6.13", AW_CLOCK_NONE },
+    };
+
+    aw_sys.file_system_type = other_file_system;
+    aw_sys.kernel_release = release;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        other_type = known[i].type;
+        other_release = known[i].release;
+        CHECK_THAT(aw_clock_of(-1) == known[i].clock, "%lx, %s", (unsigned long)other_type,
+                   other_release);
+    }
+    other_type = FUSE_SUPER_MAGIC;
 }
 
 static unsigned syncfs_calls;
