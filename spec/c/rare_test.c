@@ -199,6 +199,18 @@ TEST(too_long, "a component that no directory can hold is not cut, and the curso
     close(root);
 }
 
+TEST(long_likeness, "a target below a directory with a longer name than any version's is no version's")
+{
+    static const char name[] =
+        "..2026_11_22_15_04_05.1111111111111111111111111111111111111111111111111111111111111111";
+
+    disk_mkdir(name, 0755);
+    disk_symlink(name, "..data");
+    CHECK(chdir(name) == 0);
+    must_write(OLD);
+    CHECK_CLEAN("target", OLD, 1);
+}
+
 TEST(cut_path, "a path that does not fit is an error, never cut")
 {
     char path[PATH_MAX];
