@@ -319,17 +319,20 @@ AW_API int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hook
 
 /* Hand PAYLOAD, which the last aw_write() by WRITER has written, over to it. It is the
  * writer's then: freed when another is handed over, or NULL, or when the writer is
- * closed; until then it may be written again, and the data that it borrows must stay
- * as they are. A payload that was not the last one written is freed.
+ * closed; until then it may be written again, but nothing be added to it, and the data
+ * that it borrows must stay as they are. A payload that was not the last one written is
+ * freed.
  *
  * What the writer then knows is in the live version, it need not read there. A file
  * whose data are to stay as they are takes one stat(2), for as long as its
  * inode and ctime are those from when it was last read; a file whose data
  * are to change takes nothing. It relies on it that every change stamps a ctime, which
  * nobody can set: on ext4, xfs, btrfs, f2fs, tmpfs and overlays. Elsewhere files are
- * read. A change within the same tick of the kernel's clock is not missed; of stores
- * through a shared mapping that somebody keeps, only the first is stamped. Without this
- * call, each write reads what is live. */
+ * read. A change within the same tick of the kernel's clock is not missed. Missed may be
+ * stores into a file of the live version through a shared mapping, on a disk one that
+ * somebody keeps; a write(2) to it that takes more than 20 ms and is under way while it is
+ * read; and an edit whose mtime is set back while a write links the file. Without this call,
+ * each write reads what is live. */
 AW_API void aw_writer_remember(aw_writer *writer, aw_payload *payload);
 
 /* What aw_write() would do now. Takes no lock and touches nothing. */

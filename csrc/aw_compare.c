@@ -425,8 +425,16 @@ static uint64_t mix(uint64_t sketch, uint64_t word)
     return sketch ^ sketch >> 29;
 }
 
-/* Sketch the directories that PAYLOAD says. False when one cannot be seen, or
- * may change without showing it. */
+/* Without asking what a fresh directory would get: it is listed then. */
+static bool is_as_wished(const comparison *c, const aw_folder *folder, const struct stat *st)
+{
+    aw_wish wanted = aw_wish_for_folder(c->rules, folder);
+
+    return (st->st_mode & 07777) == wanted.mode && has_owner(st, &wanted);
+}
+
+/* Sketch the directories that PAYLOAD says. False when one cannot be seen, may change
+ * without showing it, or is not to stay as it is: then all are listed. */
 static bool sketch_folders(comparison *c, const aw_payload *payload, uint64_t *sketch)
 {
     *sketch = 0;
@@ -439,7 +447,7 @@ static bool sketch_folders(comparison *c, const aw_payload *payload, uint64_t *s
             || aw_sys_fstat(c->live.dir, &st) < 0)
             return false;
         stamp = aw_stamp_of(&st);
-        if (!aw_stamp_is_settled(&stamp))
+        if (!aw_stamp_is_settled(&stamp) || !is_as_wished(c, folder, &st))
             return false;
         *sketch = mix(*sketch, st.st_ino);
         *sketch = mix(*sketch, (uint64_t)stamp.sec);
@@ -491,12 +499,14 @@ static int compare_with_live(comparison *c, const aw_live *live, const aw_payloa
 
 /* A writer that has just been opened may be closed as soon, and begins with what it
  * wrote. Without memory for the prints there are none. */
-static void begin_learning(comparison *c, const aw_live *live, aw_payload *payload)
+static void begin_learning(comparison *c, const aw_live *live, aw_payload *payload, dev_t device)
 {
     aw_memo *learned = c->learned;
 
     memcpy(learned->version, live->name, sizeof learned->version);
     learned->payload = payload;
+    learned->count = payload->count;
+    learned->device = device;
     if (!c->memo)
         return;
     learned->clock = c->memo->clock;
@@ -528,8 +538,8 @@ int aw_compare(int target, const aw_live *live, aw_payload *payload, aw_rules *r
         aw_fail_io(err, "fstat", live->name);
     } else {
         c.made = st.st_ctim;
-        c.memo = memo->payload && strcmp(memo->version, live->name) == 0 ? memo : NULL;
-        begin_learning(&c, live, payload);
+        c.memo = aw_memo_speaks_of(memo, live->name, st.st_dev) ? memo : NULL;
+        begin_learning(&c, live, payload, st.st_dev);
         rc = compare_with_live(&c, live, payload, actions);
     }
     aw_list_sort(&result->added);

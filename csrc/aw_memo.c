@@ -8,6 +8,14 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* A payload that was given more files since has others at the same places. */
+bool aw_memo_speaks_of(const aw_memo *memo, const char *version, dev_t device)
+{
+    return memo->payload && memo->payload->count == memo->count && memo->device == device
+           && strcmp(memo->version, version) == 0;
+}
 
 void aw_memo_drop(aw_memo *memo)
 {
@@ -40,13 +48,13 @@ aw_clock aw_clock_of(int fd)
 }
 
 /* Without nanoseconds a stamp is not multigrain, whatever the file system can: an
- * ext4 with small inodes. */
+ * ext4 with small inodes. What changes a ctime alone, such as a link, is done at once. */
 aw_print aw_print_of(const struct stat *st, aw_clock clock)
 {
     aw_print print = { st->st_ino, { st->st_mtim.tv_sec, st->st_mtim.tv_nsec }, aw_stamp_of(st) };
     bool told = clock == AW_CLOCK_MULTIGRAIN && print.ctime.nsec != 0;
 
-    if (clock == AW_CLOCK_NONE || (!told && !aw_stamp_is_settled(&print.ctime)))
+    if (clock == AW_CLOCK_NONE || !aw_stamp_is_settled(told ? &print.mtime : &print.ctime))
         print.inode = 0;
     return print;
 }

@@ -7,16 +7,20 @@
  * same data, and one stat takes the place of open, read and close.
  *
  * A new link to a file, and the removal of an old one, change its ctime too. Where stamps
- * are multigrain, a print is taken again after them, if inode and mtime are the same: that
- * of who edits a file and sets its mtime back just while the file is being linked would pass.
+ * are multigrain, a print is taken again after them, if inode and mtime are the same, and
+ * if nobody was called meanwhile: that of who edits a file and sets its mtime back just while
+ * the file is being linked would pass.
  *
  * A print is only taken where that holds. The kernel stamps with a clock that
  * ticks, and would hide a second change within a tick: either the tick has passed,
  * or stamps are multigrain (Linux 6.13: once somebody has asked, the next change
- * gets a stamp of its own). Remote file systems and FUSE may answer from a cache,
- * so there are no prints on any that is not known. Not seen are later stores by
- * who keeps a file of a live version mapped for writing: the first one is stamped, and
- * then, on a disk, the next one after each write-back.
+ * gets a stamp of its own). It stamps when a write(2) begins, before the data change; so
+ * a file that was written to within the last tick has none either. Remote file systems
+ * and FUSE may answer from a cache, and there are no prints on any that is not known.
+ *
+ * Not seen is who writes in place to a file of the live version through a shared mapping,
+ * on a disk one that he has had before; or in one call for longer than a tick, while it is
+ * read.
  */
 #ifndef AW_MEMO_H
 #define AW_MEMO_H
@@ -27,6 +31,7 @@
 
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/types.h>
 
 /* What the ctimes of a file system tell. */
 typedef enum aw_clock {
@@ -44,8 +49,10 @@ typedef struct aw_print {
 
 typedef struct aw_memo {
     char        version[AW_VERSION_MAX]; /* that it speaks of; "": of none   */
-    aw_clock    clock;                   /* of the file system               */
+    dev_t       device;                  /* where that is, and               */
+    aw_clock    clock;                   /* what its ctimes tell             */
     aw_payload *payload;                 /* what is in it, or NULL           */
+    size_t      count;                   /* of its items, when it was written */
     aw_print   *prints;                  /* of each item; NULL: none         */
     bool        listed;                  /* its directories were seen to hold
                                             these names, and no others, when
@@ -53,7 +60,10 @@ typedef struct aw_memo {
     uint64_t    folders;                 /* a sketch of inodes and ctimes    */
 } aw_memo;
 
-#define AW_MEMO_INIT { "", AW_CLOCK_UNKNOWN, NULL, NULL, false, 0 }
+#define AW_MEMO_INIT { "", 0, AW_CLOCK_UNKNOWN, NULL, 0, NULL, false, 0 }
+
+/* Whether MEMO says what is in VERSION, on DEVICE. */
+bool aw_memo_speaks_of(const aw_memo *memo, const char *version, dev_t device);
 
 /* Give back what MEMO holds, its payload too, and make it AW_MEMO_INIT. */
 void aw_memo_clear(aw_memo *memo);

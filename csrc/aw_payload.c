@@ -120,6 +120,7 @@ static bool same_text(const char *a, const char *b)
 bool aw_payload_has(const aw_payload *payload, size_t index, const char *path, size_t length,
                     const aw_entry *entry)
 {
+    const char *data = entry->data || entry->source ? entry->data : "";
     const aw_item *item;
 
     if (index >= payload->count || !payload->sealed)
@@ -127,8 +128,8 @@ bool aw_payload_has(const aw_payload *payload, size_t index, const char *path, s
     item = &payload->items[payload->order[index]];
     return item->length == length && memcmp(item->path, path, length) == 0
            && item->mode == entry->mode && item->uid == entry->uid && item->gid == entry->gid
-           && item->size == entry->size && !item->data == !entry->data
-           && (item->data == entry->data || memcmp(item->data, entry->data, item->size) == 0)
+           && item->size == entry->size && !item->data == !data
+           && (item->data == data || memcmp(item->data, data, item->size) == 0)
            && same_text(item->source, entry->source);
 }
 

@@ -9,6 +9,8 @@
 #include "atomicwriter.h"
 #include "aw_memory.h"
 
+#include <stdint.h>
+
 typedef struct aw_item {
     const char *path;    /* cleaned, in the arena                            */
     size_t      length;  /* of path                                          */
@@ -40,6 +42,7 @@ struct aw_payload {
     int        origin;   /* borrowed: the version directory that holds what
                             has neither data nor source; or -1               */
     bool       sealed;
+    uint64_t   written;  /* by which of its writer's writes last; 0: by none */
     aw_arena   arena;
 };
 

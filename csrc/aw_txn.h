@@ -25,6 +25,7 @@ struct aw_writer {
     ino_t      ino;      /* version of another target; 0: none yet           */
     aw_memo    memo;     /* with the payload that aw_writer_remember() gave  */
     aw_memo    learned;  /* by the last write, whose payload is the caller's */
+    uint64_t   writes;   /* that have succeeded                              */
 };
 
 typedef struct aw_txn {

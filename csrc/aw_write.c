@@ -330,19 +330,23 @@ int aw_publish(aw_txn *t)
 }
 
 /* What has been written is to be read once before it has a print. What has been linked
- * has changed its ctime, and may be looked at again; but not when a check has run
- * meanwhile, which may do anything, and take its time. */
+ * has changed its ctime, and may be looked at again; but not when functions of the
+ * caller's have run meanwhile, which may do anything, and take their time. */
 static void learn_new_version(aw_txn *t)
 {
     aw_memo *learned = &t->learned;
-    bool again = learned->clock == AW_CLOCK_MULTIGRAIN && !(t->hooks && t->hooks->check);
+    bool called = t->hooks && (t->hooks->check || t->hooks->progress);
+    bool again = learned->clock == AW_CLOCK_MULTIGRAIN && !called;
+    struct stat st;
 
     for (size_t i = 0; learned->prints && i < t->payload->count; i++) {
         if (!again || t->actions[i] != AW_LINKED)
             learned->prints[i].inode = 0;
     }
     memcpy(learned->version, t->stage.name, sizeof learned->version);
+    learned->device = aw_sys_fstat(t->stage.fd, &st) == 0 ? st.st_dev : 0;
     learned->payload = t->payload;
+    learned->count = t->payload->count;
     learned->listed = false;
     aw_memo_look_again(learned, t->stage.fd);
 }
@@ -351,6 +355,7 @@ static void learn(aw_txn *t)
 {
     if (t->result.changed)
         learn_new_version(t);
+    t->payload->written = ++t->writer->writes;
     t->writer->learned = t->learned;
     t->learned = (aw_memo)AW_MEMO_INIT;
 }
@@ -371,7 +376,10 @@ int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,
 
 void aw_writer_remember(aw_writer *writer, aw_payload *payload)
 {
-    if (payload && payload == writer->learned.payload) {
+    bool last = payload && payload == writer->learned.payload
+                && payload->written == writer->writes; /* no other one at the same place */
+
+    if (last) {
         if (payload == writer->memo.payload)
             writer->memo.payload = NULL; /* it stays */
         aw_memo_clear(&writer->memo);

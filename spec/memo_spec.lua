@@ -143,6 +143,31 @@ describe("an open writer", function()
         assert(volume.shows(dir, contents_of(1), 0))
     end)
 
+    it("sees that directories are to have another mode, as in a rollback, or group", function()
+        local strict = assert(atomicwriter.new(dir, { durability = "none", keep = 3,
+            dir_mode = "0700" }))
+        local plain = assert(atomicwriter.new(dir, { durability = "none", keep = 3 }))
+        local payload = { a = "x" }
+        assert(strict:write(payload))
+        assert.is_true(assert(plain:write(payload)).changed)
+        for _ = 1, 2 do
+            sandbox.sleep(0.05)
+            assert.is_false(assert(plain:write(payload)).changed)
+        end
+        assert.is_true(assert(plain:rollback()).changed)
+        assert.equal("0700", sandbox.mode(dir .. "/..data"))
+        assert.is_true(assert(plain:write(payload)).changed)
+        if sandbox.is_root() then
+            sandbox.sleep(0.05)
+            assert.is_false(assert(plain:write(payload)).changed)
+            sandbox.must { "chgrp", "7", dir }
+            sandbox.must { "chmod", "g+s", dir }
+            assert.is_true(assert(plain:write(payload)).changed)
+        end
+        strict:close()
+        plain:close()
+    end)
+
     it("is not taken in by a target that was replaced", function()
         local payload = payload_of(1)
         write(payload)

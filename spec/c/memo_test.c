@@ -330,19 +330,38 @@ TEST(fool_change_owner, "G8: an open writer notices another owner")
     notices(change_owner);
 }
 
+TEST(names, "G8: an open writer notices names that came to its directories, or went, long ago")
+{
+    aw_writer *writer = knowing_writer();
+
+    for (int i = 0; i < 3; i++) {
+        let_the_clock_tick();
+        CHECK(!write_known(writer, files));
+        if (i == 0)
+            disk_write(live_file("tls/stray"), "", 0644);
+        else if (i == 1)
+            CHECK(unlink(live_file("tls/key")) == 0);
+        else
+            CHECK(chmod(live_file("tls"), 0700) == 0);
+        let_the_clock_tick();
+        CHECK(write_known(writer, files));
+        let_the_clock_tick();
+        CHECK(!write_known(writer, files));
+    }
+    aw_writer_close(writer);
+}
+
 /* ---- in the middle of a write -------------------------------------------- */
 
 static void (*meddle)(void);
 
-static int meddle_while_linking(void *context, const aw_progress *progress, char *reason,
-                                size_t size)
+static int meddle_after_linking(int from_dir, const char *from, int to_dir, const char *to)
 {
-    (void)context;
-    (void)reason;
-    (void)size;
-    if (progress->phase == AW_WRITING && progress->files == progress->total)
+    int rc = real.linkat(from_dir, from, to_dir, to);
+
+    if (strcmp(from, "app.conf") == 0)
         meddle();
-    return 0;
+    return rc;
 }
 
 static int meddle_in_check(void *context, const char *stage, char *reason, size_t size)
@@ -372,14 +391,28 @@ static void notices_later(const aw_hooks *hooks, void (*what)(void))
 
 TEST(meddled, "G8: an edit while the file is being linked is noticed by the next write")
 {
-    const aw_hooks hooks = { NULL, meddle_while_linking, NULL };
+    real = aw_sys;
+    aw_sys.linkat = meddle_after_linking;
+    notices_later(NULL, edit);
+}
 
-    notices_later(&hooks, edit);
+static int meddle_in_progress(void *context, const aw_progress *progress, char *reason,
+                              size_t size)
+{
+    return progress->phase == AW_WRITING && progress->files == progress->total
+           ? meddle_in_check(context, NULL, reason, size) : 0;
 }
 
 TEST(check_meddled, "G8: what a check does to a live file is noticed by the next write")
 {
     const aw_hooks hooks = { meddle_in_check, NULL, NULL };
+
+    notices_later(&hooks, edit_and_set_back);
+}
+
+TEST(progress_meddled, "G8: and what a progress function does to it")
+{
+    const aw_hooks hooks = { NULL, meddle_in_progress, NULL };
 
     notices_later(&hooks, edit_and_set_back);
 }
@@ -416,12 +449,72 @@ TEST(at_once, "with multigrain stamps a file need not rest before it is known")
 
     if (!multigrain())
         test_skip("Linux 6.13 has them");
-    writer = writer_keeping(1);
-    CHECK(write_known(writer, files));
-    CHECK(!write_known(writer, files));
+    writer = knowing_writer();
+    CHECK(chmod(live_file("app.conf"), 0600) == 0 && chmod(live_file("app.conf"), 0644) == 0);
+    CHECK(!write_known(writer, files)); /* reads it */
     count_calls();
     CHECK(!write_known(writer, files));
     CHECK_THAT(opened == 0, "%u files were read", opened);
+    aw_writer_close(writer);
+}
+
+TEST(just_written, "G8: a file that somebody has just written to is read again: it may go on")
+{
+    aw_writer *writer = knowing_writer();
+
+    disk_write(live_file("app.conf"), "listen = 8080\n", 0644); /* to the same end */
+    CHECK(!write_known(writer, files));
+    count_calls();
+    CHECK(!write_known(writer, files));
+    CHECK_THAT(opened == 1, "%u files were read", opened);
+    aw_writer_close(writer);
+}
+
+TEST(grown, "a payload that is given more files, though it is the writer's, is seen as it is")
+{
+    const aw_entry entry = { "first", 5, NULL, AW_UNSET, AW_UNSET, AW_UNSET };
+    aw_writer *writer = writer_keeping(1);
+    aw_payload *payload = payload_of(files);
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+        aw_result_clear(&result);
+        aw_writer_remember(writer, payload);
+        let_the_clock_tick();
+    }
+    CHECK_OK(aw_payload_add(payload, "a", 1, &entry, &err), &err);
+    CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+    CHECK_TEXT(joined(&result.added), "a");
+    CHECK(result.updated.count == 0);
+    aw_result_clear(&result);
+    aw_writer_remember(writer, payload);
+    CHECK_CLEAN("target", FILES(ENTRIES, F("a", "first")), 1);
+    aw_writer_close(writer);
+}
+
+TEST(has, "a payload says what was added to it, once it was used")
+{
+    const aw_entry nothing = AW_ENTRY_INIT;
+    aw_entry other = AW_ENTRY_INIT;
+    aw_payload *payload = payload_of(FILES(F("b", ""), F("a", "1")));
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+    aw_writer *writer = writer_keeping(1);
+
+    CHECK(!aw_payload_has(payload, 0, "b", 1, &nothing));
+    CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+    CHECK(aw_payload_has(payload, 0, "b", 1, &nothing));
+    CHECK(!aw_payload_has(payload, 1, "b", 1, &nothing));
+    CHECK(!aw_payload_has(payload, 2, "b", 1, &nothing));
+    other.mode = 0600;
+    CHECK(!aw_payload_has(payload, 0, "b", 1, &other));
+    other = nothing;
+    other.source = "/dev/null";
+    CHECK(!aw_payload_has(payload, 0, "b", 1, &other));
+    aw_result_clear(&result);
+    aw_payload_free(payload);
     aw_writer_close(writer);
 }
 
