@@ -151,6 +151,21 @@ describe("resty.atomicwriter, across workers,", function()
         end
     end)
 
+    maybe("does not count a worker that is gone and that nobody has replaced", function()
+        write "one"
+        local server = start("interval = 3600", 2, [[
+        location = /plant { content_by_lua_block {
+            local other = 1 - ngx.worker.id()
+            local key = "atomicwriter:@TARGET@:" .. other
+            assert(ngx.shared.atomicwriter:get(key))
+            assert(ngx.shared.atomicwriter:set(key, ngx.var.arg_pid .. "\n\n\n")) } }
+]])
+        assert.truthy(all_here(server, 2))
+        local gone = sandbox.must "echo $$":match "%d+"
+        server:body("/plant?pid=" .. gone)
+        assert.equal("1 1 nil", server:body "/acknowledged?version=..2000_01_01_00_00_00.1")
+    end)
+
     maybe("waits for a worker that has stopped, for it lives", function()
         write "one"
         local server = start("interval = 0.02", 2)
