@@ -244,8 +244,8 @@ function Config:refresh()
 end
 
 --- Call FN when another version is served, the first one too. What it raises is logged.
--- @tparam function fn called with a @{resty.atomicwriter.view.View} and the previous version's name,
---  if any, in a timer
+-- @tparam function fn called with a @{resty.atomicwriter.view.View} and the previous
+--  version's name, if any, in a timer
 --  or in `init_worker_by_lua*`
 function Config:on_change(fn)
     if type(fn) ~= "function" then
@@ -515,8 +515,7 @@ end
 --  served; `false`, or a list of paths: read others when a request asks for them, from a
 --  snapshot that keeps the version while anyone uses it (a kubelet does not: preload its volumes)
 -- @tparam[opt] function options.check gets the @{resty.atomicwriter.view.View} of a new version;
---  returns true to serve it,
---  or nil and a reason, or raises
+--  returns true to serve it, or nil and a reason, or raises
 -- @tparam[opt] string options.shared name of a `lua_shared_dict`, through which workers
 --  tell each other what they serve
 -- @tparam[opt] table options.write options for @{Config:write}
