@@ -199,7 +199,7 @@ tests   = $(SUITES) tests '$(BUILD)/log/$(VARIANT)$@' '$(VARIANT:%-=%: )$(1)'
 step    = $(SUITES) step '$(BUILD)/log/$@' '$(1)'
 
 C_TESTS := $(patsubst spec/c/%.c,$(BUILD)/spec/c/%,$(wildcard spec/c/*_test.c))
-C_RUNS  := $(C_TESTS)
+C_RUNS   = $(C_TESTS)
 # Fuzz targets, each of which runs its corpus here (see "fuzzing").
 FUZZ_REPLAYS := $(patsubst spec/fuzz/%.c,$(BUILD)/spec/fuzz/%,\
                   $(filter-out %/fuzz.c %/replay.c %/script.c,$(wildcard spec/fuzz/*.c)))

@@ -100,52 +100,76 @@ static bool dangles(const aw_live *live, const char *name)
            || (aw_sys_fstatat(live->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT);
 }
 
-/* 1 when FOUND was a visible name that led nowhere, and is gone; else 0, or -1. */
-static int drop_dangling(int target, const aw_found *found, const aw_live *live, aw_error *err)
+/* Sync what the target's names say, once: a power cut must not bring back a swap's old
+ * version, or a retired version's old name (INV-3), after what belongs to it has gone. */
+static int settle(int target, bool *settled, aw_error *err)
+{
+    if (!*settled && aw_sync_directory(target, ".", err) < 0)
+        return -1;
+    *settled = true;
+    return 0;
+}
+
+/* 1 when FOUND is a visible name that leads nowhere, else 0, or -1. */
+static int is_stray(int target, const aw_found *found, const aw_live *live, aw_error *err)
 {
     aw_whose owner;
 
     if (!found->link || !dangles(live, found->name))
         return 0;
     owner = aw_found_whose(target, found, err);
-    if (owner != AW_OURS)
-        return owner == AW_WHOSE_FAILED ? -1 : 0;
-    if (aw_sys_unlinkat(target, found->name, 0) < 0 && errno != ENOENT)
-        return aw_fail_io(err, "unlinkat", found->name);
+    return owner == AW_WHOSE_FAILED ? -1 : owner == AW_OURS;
+}
+
+/* 1 when it is gone. */
+static int drop_name(int target, const char *name, aw_error *err)
+{
+    if (aw_sys_unlinkat(target, name, 0) < 0 && errno != ENOENT)
+        return aw_fail_io(err, "unlinkat", name);
     return 1;
 }
 
-static void sweep_dangling(int target, aw_scan *scan, const aw_live *live,
-                           const aw_payload *payload, aw_result *result)
+static int sweep_dangling(int target, aw_scan *scan, const aw_live *live,
+                          const aw_payload *payload, bool *settled, aw_result *result,
+                          aw_error *err)
 {
     size_t kept = 0;
 
     for (size_t i = 0; i < scan->found_count; i++) {
         aw_found found = scan->found[i];
-        aw_error err;
+        aw_error odd;
         int dropped = 0;
 
         if (!payload || !aw_payload_shows(payload, found.name))
-            dropped = drop_dangling(target, &found, live, &err);
+            dropped = is_stray(target, &found, live, &odd);
+        if (dropped == 1 && settle(target, settled, err) < 0)
+            return -1;
+        if (dropped == 1)
+            dropped = drop_name(target, found.name, &odd);
         if (dropped < 0)
-            aw_result_warn(result, &err);
+            aw_result_warn(result, &odd);
         if (dropped != 1)
             scan->found[kept++] = found;
     }
     scan->found_count = kept;
+    return 0;
 }
 
 int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
-                     const aw_payload *payload, aw_result *result, aw_error *err)
+                     const aw_payload *payload, bool durable, aw_result *result,
+                     aw_error *err)
 {
+    bool settled = !durable;
+
     if (sweep_data_tmp(target, scan, err) < 0)
         return -1;
     if (sweep_unfinished(target, scan, live, result, err) < 0)
         return -1;
+    if (scan->retired_count > 0 && settle(target, &settled, err) < 0)
+        return -1;
     for (size_t i = 0; i < scan->retired_count; i++)
         (void)remove_or_warn(target, scan->retired[i], result);
-    sweep_dangling(target, scan, live, payload, result);
-    return 0;
+    return sweep_dangling(target, scan, live, payload, &settled, result, err);
 }
 
 /* ---- (14) -------------------------------------------------------------- */

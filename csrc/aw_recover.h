@@ -8,8 +8,8 @@
  *   (14)     a version under its retired name, half-removed
  *
  * INV-3: a version is renamed to its retired name, and that is synced, before
- * anything in it is removed. A directory with a version's name is therefore
- * whole, and may be rolled back to.
+ * anything in it is removed, by whoever removes it. A directory with a version's
+ * name is therefore whole, and may be rolled back to.
  */
 #ifndef AW_RECOVER_H
 #define AW_RECOVER_H
@@ -19,11 +19,13 @@
 #include "aw_payload.h"
 
 /* (4) Sweep, before anything is made. PAYLOAD's own visible names are left for
- * aw_links_add(); NULL for none. Afterwards SCAN holds only what is still
- * there. A failure is one of RESULT's warnings, unless the write could not go
- * on with it. */
+ * aw_links_add(); NULL for none. DURABLE: who has left it may have been killed, or
+ * have failed, before the swap or the retired name was synced; that comes first.
+ * Afterwards SCAN holds only what is still there. A failure is one of RESULT's
+ * warnings, unless the write could not go on with it. */
 int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
-                     const aw_payload *payload, aw_result *result, aw_error *err);
+                     const aw_payload *payload, bool durable, aw_result *result,
+                     aw_error *err);
 
 /* (14) Remove the retained versions in SCAN beyond KEEP, except the LIVE one,
  * and those that a reader leases: LEASED_MAX of them, the newest. DURABLE: sync

@@ -135,7 +135,8 @@ static int collect(aw_txn *t, size_t *removed, bool *pruned)
     if (t->live.fd < 0) /* the retained ones may be all that is left */
         return 0;
     if (aw_txn_survey(t) < 0
-        || aw_recover_sweep(t->target, &t->scan, &t->live, NULL, &t->result, t->err) < 0)
+        || aw_recover_sweep(t->target, &t->scan, &t->live, NULL, aw_txn_is_durable(t),
+                            &t->result, t->err) < 0)
         return -1;
     *removed = aw_recover_prune(t->target, &t->scan, t->live.name, 0, SIZE_MAX,
                                 aw_txn_is_durable(t), &t->result);

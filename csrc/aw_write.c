@@ -115,7 +115,8 @@ static int sweep(aw_txn *t)
         return 0;
     if (survey(t) < 0)
         return -1;
-    return aw_recover_sweep(t->target, &t->scan, &t->live, t->payload, &t->result, t->err);
+    return aw_recover_sweep(t->target, &t->scan, &t->live, t->payload, aw_txn_is_durable(t),
+                            &t->result, t->err);
 }
 
 static int plan(aw_txn *t)

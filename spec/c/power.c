@@ -66,6 +66,8 @@ struct power {
     size_t     calls;
     bool       swapped;    /* since the last write began                     */
     ino_t      target;
+    unsigned   syncs_made; /* that failed, too                               */
+    unsigned   failing;    /* the one that fails with EIO, from 1 on; 0: none */
     size_t     in_full;    /* cuts of which every state was looked at         */
 };
 
@@ -390,9 +392,21 @@ static bool is_left_out(int fd)
     return mutant(recording->swapped ? "no-target-sync-after" : "no-target-sync-before");
 }
 
+/* Whether this sync is the one that is to fail. It has synced nothing then. */
+static bool is_to_fail(void)
+{
+    recording->syncs_made++;
+    if (recording->syncs_made != recording->failing)
+        return false;
+    errno = EIO;
+    return true;
+}
+
 /* The disk is not what is tested: nothing is really synced. */
 static int record_fsync(int fd)
 {
+    if (is_to_fail())
+        return -1;
     RECORD(!is_left_out(fd), record_sync(inode_of(fd), true, true));
     return 0;
 }
@@ -400,6 +414,8 @@ static int record_fsync(int fd)
 static int record_syncfs(int fd)
 {
     (void)fd;
+    if (is_to_fail())
+        return -1;
     RECORD(true, record_sync(POWER_NONE, !mutant("no-file-sync"), !mutant("no-directory-sync")));
     return 0;
 }
@@ -463,6 +479,16 @@ power *power_record(bool durable)
 size_t power_now(const power *p)
 {
     return p->calls + 1;
+}
+
+void power_fail_sync(power *p, unsigned number)
+{
+    p->failing = p->syncs_made + number;
+}
+
+bool power_has_failed(const power *p)
+{
+    return p->failing > 0 && p->syncs_made >= p->failing;
 }
 
 void power_stop(power *p)

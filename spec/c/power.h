@@ -51,6 +51,10 @@ power *power_record(bool durable);
 /* The number of calls so far: the cut after them. */
 size_t power_now(const power *p);
 
+/* Let the NUMBER-th sync from now on (1: the next) fail with EIO, and sync nothing. */
+void power_fail_sync(power *p, unsigned number);
+bool power_has_failed(const power *p);
+
 /* The table of calls is the kernel's again. */
 void power_stop(power *p);
 

@@ -8,6 +8,9 @@
  *   - and, for some of the states, the next write succeeds and leaves the target clean,
  *     also when the power goes again while it sweeps.
  *
+ * The same holds when a sync fails with EIO: the write fails, or only puts off a removal,
+ * nothing of it counts as synced, and the next one makes up for it.
+ *
  * Built with POWER_MUTANT, which leaves out one class of syncs, each scenario has to show
  * violations instead.
  */
@@ -18,6 +21,7 @@
 #include "power.h"
 #include "test.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +29,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STEPS_MAX = 6, WHOLE_MAX = 16, NAMES_MAX = 512, CUTS_MAX = 200 };
+enum { STEPS_MAX = 6, WHOLE_MAX = 16, NAMES_MAX = 512, CUTS_MAX = 200, MANY = 60 };
 
 /* ---- what was promised -------------------------------------------------- */
 
@@ -40,6 +44,7 @@ typedef struct step {
     char  *version;  /* live after it                                        */
     size_t end;      /* the cut at which it had returned                     */
     bool   durable;
+    bool   failed;   /* it promises nothing, and takes no promise away       */
 } step;
 
 typedef struct story {
@@ -179,26 +184,46 @@ static size_t done_before(const story *s, size_t cut)
     return count;
 }
 
+/* The last of DONE steps that has succeeded, or NULL. */
+static const step *last_success(const story *s, size_t done)
+{
+    while (done > 0 && s->steps[done - 1].failed)
+        done--;
+    return done > 0 ? &s->steps[done - 1] : NULL;
+}
+
 static bool is_promised(const story *s, size_t done)
 {
-    return done > 0 ? s->steps[done - 1].durable : s->initial_durable;
+    const step *last = last_success(s, done);
+
+    return last ? last->durable : s->initial_durable;
 }
 
 /* NULL: there was none. */
 static const char *promised(const story *s, size_t done)
 {
-    return done > 0 ? s->steps[done - 1].version : s->initial;
-}
+    const step *last = last_success(s, done);
 
-/* The version of the write that the cut has interrupted, or NULL. */
-static const char *coming(const story *s, size_t done)
-{
-    return done < s->step_count ? s->steps[done].version : NULL;
+    return last ? last->version : s->initial;
 }
 
 static bool same_name(const char *a, const char *b)
 {
     return a && b && strcmp(a, b) == 0;
+}
+
+/* What is promised; or the version of a write that has failed since, or that the cut has
+ * interrupted. */
+static bool may_be_live(const story *s, size_t done, const char *version)
+{
+    if (same_name(version, promised(s, done)))
+        return true;
+    if (done < s->step_count && same_name(version, s->steps[done].version))
+        return true;
+    while (done > 0 && s->steps[done - 1].failed)
+        if (same_name(version, s->steps[--done].version))
+            return true;
+    return false;
 }
 
 static void judge_names(story *s, const power *p, size_t cut, size_t target, size_t version)
@@ -255,7 +280,7 @@ static void judge_state(const power *p, size_t cut, story *s)
         return;
     }
     live = power_text(p, data);
-    if (!same_name(live, promised(s, done)) && !same_name(live, coming(s, done))) {
+    if (!may_be_live(s, done, live)) {
         violate(s, cut, "%s is live, %s was promised", live, promised(s, done));
         return;
     }
@@ -306,7 +331,7 @@ static void cut_again(const story *s, const char *live, story *second)
     if (write_other(s, &err) < 0)
         violate(second, 0, "the next write fails: %s", err.detail);
     power_stop(p);
-    second->steps[0] = (step){ live_name("target"), power_now(p), true };
+    second->steps[0] = (step){ live_name("target"), power_now(p), true, false };
     second->step_count = 1;
     power_newest(p, power_now(p));
     learn(second, p, true);
@@ -403,30 +428,69 @@ typedef struct act {
 #define BACK        { NULL, true, true }
 #define ACTS(...)   ((const act[]) { __VA_ARGS__, { NULL, false, false } })
 
-static void perform(const act *a, unsigned keep)
+static int attempt(const act *a, unsigned keep, aw_result *result, aw_error *err)
 {
     aw_options options = AW_OPTIONS_INIT;
-    aw_result result = AW_RESULT_INIT;
     aw_writer *writer = NULL;
-    aw_payload *payload;
-    aw_error err;
+    aw_payload *payload = NULL;
+    int rc;
 
     options.keep = keep;
     options.create = true;
     options.durability = a->durable ? AW_DURABLE : AW_NOT_DURABLE;
-    CHECK_OK(aw_writer_open("target", &options, &writer, &err), &err);
+    CHECK_OK(aw_writer_open("target", &options, &writer, err), err);
     if (a->rollback) {
-        CHECK_OK(aw_rollback(writer, NULL, NULL, NULL, &result, &err), &err);
+        rc = aw_rollback(writer, NULL, NULL, NULL, result, err);
     } else {
         payload = payload_of(a->files);
-        CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
-        aw_payload_free(payload);
+        rc = aw_write(writer, payload, NULL, result, err);
     }
+    aw_payload_free(payload);
+    aw_writer_close(writer);
+    return rc;
+}
+
+static void perform(const act *a, unsigned keep)
+{
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+
+    CHECK_OK(attempt(a, keep, &result, &err), &err);
     CHECK_THAT(result.warnings.count == 0, "%s", result.warnings.items[0]);
     aw_result_clear(&result);
-    aw_writer_close(writer);
     if (!a->rollback)
         CHECK_CLEAN("target", a->files, keep);
+}
+
+/* What is live now is how far the story is. */
+static void end_step(story *s, power *p, bool is_durable, bool has_failed)
+{
+    step *made = &s->steps[s->step_count++];
+
+    *made = (step){ disk_exists("target") ? live_name("target") : NULL, power_now(p), is_durable,
+                    has_failed };
+    power_newest(p, made->end);
+    learn(s, p, is_durable && !has_failed);
+    if (is_durable && !has_failed) /* it may have been there, and is vouched for now */
+        promise(s, made->version);
+}
+
+/* Go through the states from the cut FIRST on, and end P and S. */
+static void enumerate(power *p, story *s, size_t first, power_effort effort)
+{
+    all_cuts += (power_now(p) - first) / effort.stride + 1;
+    all_states += power_enumerate(p, first, power_now(p), &effort, judge, s);
+    all_in_full += power_in_full(p);
+    all_healed += s->healed;
+    all_violations += s->violations;
+}
+
+static void check_violations(unsigned long violations, const char *first)
+{
+    if (POWER_MUTANT[0] == '\0')
+        CHECK_THAT(violations == 0, "%s", first);
+    else
+        CHECK_THAT(violations > 0, "nothing was found");
 }
 
 /* Go through ACTS from what is in the working directory on, whose "target", if there is
@@ -435,7 +499,7 @@ static void go(const act *acts, unsigned keep, bool durable)
 {
     power *p = power_record(durable);
     story s = { .initial_durable = durable, .keep = keep };
-    size_t first = power_now(p), cuts;
+    size_t first = power_now(p);
     power_effort effort = EFFORT;
 
     power_newest(p, first);
@@ -444,31 +508,93 @@ static void go(const act *acts, unsigned keep, bool durable)
         learn(&s, p, durable);
     }
     for (; acts->files || acts->rollback; acts++) {
-        step *made = &s.steps[s.step_count++];
-
         perform(acts, keep);
-        *made = (step){ live_name("target"), power_now(p), acts->durable };
-        power_newest(p, made->end);
-        learn(&s, p, made->durable);
-        if (made->durable) /* it may have been there, and is vouched for now */
-            promise(&s, made->version);
+        end_step(&s, p, acts->durable, false);
     }
     power_stop(p);
     effort.stride = 1 + (power_now(p) - first) / CUTS_MAX;
-    cuts = (power_now(p) - first) / effort.stride + 1;
-    all_cuts += cuts;
-    all_states += power_enumerate(p, first, power_now(p), &effort, judge, &s);
-    all_in_full += power_in_full(p);
-    all_healed += s.healed;
-    all_violations += s.violations;
-    test_note("%zu cuts, %zu of them in full, %lu states judged, %lu written to again, "
-              "%lu violations", cuts, power_in_full(p), s.judged, s.healed, s.violations);
-    if (POWER_MUTANT[0] == '\0')
-        CHECK_THAT(s.violations == 0, "%s", s.first);
-    else
-        CHECK_THAT(s.violations > 0, "nothing was found");
+    enumerate(p, &s, first, effort);
+    test_note("%zu cuts in full, %lu states judged, %lu written to again, %lu violations",
+              power_in_full(p), s.judged, s.healed, s.violations);
+    check_violations(s.violations, s.first);
     end_story(&s);
     power_free(p);
+}
+
+/* ---- syncs that fail ------------------------------------------------------ */
+
+/* ACTS, of which sync number FAILING of the last one fails; then that act again. False
+ * when it makes fewer syncs. */
+static bool fail_and_go_on(const act *acts, unsigned keep, unsigned failing, story *s)
+{
+    power_effort effort = { .few = 100, .random = 10 };
+    aw_result result = AW_RESULT_INIT;
+    power *p = power_record(true);
+    size_t first;
+    aw_error err;
+    bool failed;
+    int rc;
+
+    *s = (story){ .initial_durable = true, .keep = keep };
+    power_newest(p, power_now(p));
+    for (; acts[1].files || acts[1].rollback; acts++) {
+        perform(acts, keep);
+        end_step(s, p, acts->durable, false);
+    }
+    first = power_now(p);
+    power_fail_sync(p, failing);
+    rc = attempt(acts, keep, &result, &err);
+    failed = power_has_failed(p);
+    if (failed) {
+        /* only the sync before a removal is no failure: it puts the removal off */
+        if (rc == 0)
+            CHECK_THAT(result.warnings.count > 0, "sync %u failed, and nobody was told", failing);
+        else
+            CHECK_THAT(err.sys_errno == EIO, "sync %u failed, and errno is %d", failing,
+                       err.sys_errno);
+        end_step(s, p, true, rc < 0);
+        aw_result_clear(&result);
+        perform(acts, keep);
+        end_step(s, p, true, false);
+    }
+    aw_result_clear(&result);
+    power_stop(p);
+    effort.stride = 1 + (power_now(p) - first) / (POWER_MUTANT[0] == '\0' ? 40 : 5);
+    if (failed)
+        enumerate(p, s, first, effort);
+    power_free(p);
+    return failed;
+}
+
+/* Every sync of the last act fails, each in a run of its own. */
+static void go_with_errors(const act *acts, unsigned keep)
+{
+    unsigned long judged = 0, violations = 0;
+    unsigned failing = 0;
+    char found[sizeof ((story *)NULL)->first] = "";
+    bool failed;
+
+    do {
+        story s;
+
+        disk_mkdir("failing", 0755);
+        if (chdir("failing") < 0)
+            abort();
+        failed = fail_and_go_on(acts, keep, ++failing, &s);
+        if (s.violations > 0 && violations == 0)
+            memcpy(found, s.first, sizeof found);
+        violations += s.violations;
+        judged += s.judged;
+        end_story(&s);
+        if (chdir("..") < 0)
+            abort();
+        disk_remove("failing");
+    } while (failed);
+    CHECK(failing > 2);
+    test_note("%u failing syncs, %lu states judged, %lu violations", failing - 1, judged,
+              violations);
+    /* what a mutant leaves out, some of these do not have: that all is found, go() shows */
+    CHECK_THAT(violations == 0 || POWER_MUTANT[0] != '\0', "%s", found);
 }
 
 /* ---- scenarios ----------------------------------------------------------- */
@@ -588,18 +714,57 @@ TEST(residue, "G4: a power cut while a write sweeps what a killed one left")
     go(ACTS(FULL(TWO), FULL(THREE)), 1, true);
 }
 
+static void fill(file *files, const char *one, const char *two)
+{
+    static char names[MANY][16];
+
+    for (size_t i = 0; i < MANY; i++) {
+        snprintf(names[i], sizeof names[i], "d%zu/f%zu", i % 4, i);
+        files[i] = (file)F(names[i], i % 10 ? one : two);
+    }
+}
+
 TEST(many, "G4: a power cut while so many files change that all is synced at once")
 {
-    enum { COUNT = 60 };
-    static char names[COUNT][16];
-    static file some[COUNT + 1], others[COUNT + 1];
+    static file some[MANY + 1], others[MANY + 1];
 
-    for (size_t i = 0; i < COUNT; i++) {
-        snprintf(names[i], sizeof names[i], "d%zu/f%zu", i % 4, i);
-        some[i] = (file)F(names[i], "1");
-        others[i] = (file)F(names[i], i % 10 ? "2" : "1");
-    }
+    fill(some, "1", "1");
+    fill(others, "2", "1");
     go(ACTS(FULL(some), FULL(others)), 0, true);
+}
+
+TEST(failing_first, "G4: a sync of the first write that fails is an error, and not counted as done")
+{
+    go_with_errors(ACTS(FULL(ONE)), 1);
+}
+
+TEST(failing_later, "G4: so it is in a write that links some files, and drops a version")
+{
+    go_with_errors(ACTS(FULL(ONE), FULL(TWO)), 0);
+}
+
+TEST(failing_linked, "G4: so it is where what is linked was never synced")
+{
+    go_with_errors(ACTS(FULL(ONE), NONE(TWO), FULL(THREE)), 1);
+}
+
+TEST(failing_vouching, "G4: so it is where nothing changes and what is there was never synced")
+{
+    go_with_errors(ACTS(FULL(ONE), NONE(TWO), FULL(TWO)), 1);
+}
+
+TEST(failing_rollback, "G4: so it is in a rollback")
+{
+    go_with_errors(ACTS(FULL(ONE), FULL(TWO), BACK), 1);
+}
+
+TEST(failing_many, "G4: so it is where all is synced at once")
+{
+    static file some[MANY + 1], others[MANY + 1];
+
+    fill(some, "1", "1");
+    fill(others, "2", "1");
+    go_with_errors(ACTS(FULL(some), FULL(others)), 0);
 }
 
 TEST(total, POWER_MUTANT[0] == '\0'
