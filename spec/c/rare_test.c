@@ -107,6 +107,20 @@ TEST(vanishing, "what vanishes while it is listed is not there; what cannot be l
     CHECK_CLEAN("target", NEW, 1);
 }
 
+TEST(long_link, "G7: a link with a longer text than any of ours is somebody else's")
+{
+    char text[NAME_MAX + 100];
+
+    must_write(FILES(F("d/x", "2")));
+    memset(text, 'x', sizeof text);
+    text[sizeof text - 1] = '\0';
+    disk_symlink(text, "target/a");
+    check_fails(AW_E_FOREIGN_ENTRY);
+    CHECK(unlink("target/a") == 0);
+    must_write(NEW);
+    CHECK_CLEAN("target", NEW, 1);
+}
+
 static ino_t mount_inode;
 
 static int fstat_of_mount(int fd, struct stat *st)
