@@ -523,7 +523,7 @@ coverage: ## measure which lines of the C core the tests reach, tell why the oth
 	@chmod -R a+rwX $(BUILD)/coverage
 	@$(COVERAGE) test-c
 	@$(COVERAGE) test-lua$(LUA_VERSION)
-	@gcovr --root . --filter csrc/ --object-directory $(BUILD)/coverage \
+	@gcovr --root . --filter csrc/ $(BUILD)/coverage \
 	    --json $(BUILD)/coverage/lines.json --html-details $(BUILD)/coverage/index.html
 	@lua$(LUA_VERSION) spec/support/uncovered.lua $(BUILD)/coverage/lines.json 95
 
