@@ -350,7 +350,35 @@ static void end_story(story *s)
     free(s->initial);
 }
 
-/* Have the disk as it is in the state, and write. */
+/* A reader of the state sees the version LIVE, or that there is none. */
+static void read_state(story *s, size_t cut, const char *live)
+{
+    aw_snapshot *snapshot = NULL;
+    aw_list paths = { NULL, 0 };
+    aw_error err;
+
+    if (aw_snapshot_open("target", &snapshot, &err) < 0) {
+        if (live)
+            violate(s, cut, "no snapshot of %s: %s", live, err.detail);
+        return;
+    }
+    if (!same_name(aw_snapshot_version(snapshot), live))
+        violate(s, cut, "a snapshot is of %s", aw_snapshot_version(snapshot));
+    if (aw_snapshot_paths(snapshot, &paths, &err) < 0)
+        violate(s, cut, "a snapshot cannot be listed: %s", err.detail);
+    for (size_t i = 0; i < paths.count; i++) {
+        char *data = NULL;
+        size_t size;
+
+        if (aw_snapshot_read(snapshot, paths.items[i], &data, &size, &err) < 0)
+            violate(s, cut, "a snapshot has no %s", paths.items[i]);
+        free(data);
+    }
+    aw_list_clear(&paths);
+    aw_snapshot_close(snapshot);
+}
+
+/* Have the disk as it is in the state, read, and write. */
 static void heal(const power *p, size_t cut, story *s)
 {
     char *tree = tree_of(OTHER), *live;
@@ -363,6 +391,7 @@ static void heal(const power *p, size_t cut, story *s)
         abort();
     power_make(p);
     live = disk_exists("target") ? live_name("target") : NULL;
+    read_state(s, cut, live);
     aw_sys.fsync = aw_sys.syncfs = aw_sys.start_writeback = no_sync;
     if (s->healed++ % 8 == 0) {
         story second;
@@ -428,6 +457,8 @@ typedef struct act {
 #define BACK        { NULL, true, true }
 #define ACTS(...)   ((const act[]) { __VA_ARGS__, { NULL, false, false } })
 
+static int64_t owner = AW_UNSET; /* of what is written, with its group     */
+
 static int attempt(const act *a, unsigned keep, aw_result *result, aw_error *err)
 {
     aw_options options = AW_OPTIONS_INIT;
@@ -437,6 +468,7 @@ static int attempt(const act *a, unsigned keep, aw_result *result, aw_error *err
 
     options.keep = keep;
     options.create = true;
+    options.uid = options.gid = owner;
     options.durability = a->durable ? AW_DURABLE : AW_NOT_DURABLE;
     CHECK_OK(aw_writer_open("target", &options, &writer, err), err);
     if (a->rollback) {
@@ -672,6 +704,14 @@ TEST(modes, "G4: a power cut while modes change alone")
 {
     go(ACTS(FULL(FILES(FM("a", "1", 0600), F("d/b", "2"))),
             FULL(FILES(FM("a", "1", 0640), F("d/b", "2")))), 1, true);
+}
+
+TEST(owners, "G4 G8: a power cut while files are given away")
+{
+    need_root();
+    owner = 12345;
+    go(ACTS(FULL(ONE), FULL(TWO)), 1, true);
+    owner = AW_UNSET;
 }
 
 TEST(rolled_back, "G4: a power cut in a rollback")
