@@ -41,7 +41,7 @@ local COMMANDS = {
 local M = { COMMANDS = COMMANDS }
 
 local function require_argparse()
-    local loaded, argparse = require("atomicwriter.library").load("argparse")
+    local loaded, argparse = require("atomicwriter.optional").load("argparse")
     if loaded then return argparse end
     return nil, "the command line needs the package argparse: install lua-argparse (Debian) or "
         .. "argparse (LuaRocks)"

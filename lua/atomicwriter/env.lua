@@ -150,7 +150,7 @@ local M = {}
 -- @treturn[2] nil
 -- @treturn[2] table error, code `env`
 function M.environ()
-    local loaded, core = require("atomicwriter.library").load("atomicwriter.core")
+    local loaded, core = require("atomicwriter.optional").load("atomicwriter.core")
     if loaded and type(core) == "table" and core.environ then return core.environ() end
     local map = read_environ_file()
     if map then return map end

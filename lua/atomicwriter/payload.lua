@@ -120,7 +120,7 @@ local function basename(path)
 end
 
 local function list_with_core(path)
-    local loaded, core = require("atomicwriter.library").load("atomicwriter.core")
+    local loaded, core = require("atomicwriter.optional").load("atomicwriter.core")
     if not loaded or type(core) ~= "table" or not core.list_directory then
         return nil, failure.new {
             code = "io", op = "opendir", path = path,

@@ -1,9 +1,11 @@
 /* heal_test.c: what killed writers left is swept by the next write (G5). */
 #define _GNU_SOURCE
+#include "aw_sys.h"
 #include "disk.h"
 #include "kit.h"
 #include "test.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,4 +135,24 @@ TEST(dangling_data, "a ..data that leads to no version counts as no live version
     CHECK_TEXT(joined(&result.added), "a");
     CHECK_CLEAN("target", FILES(F("a", "1")), 0);
     aw_result_clear(&result);
+}
+
+static int unable_to_sync(int fd)
+{
+    (void)fd;
+    errno = EIO;
+    return -1;
+}
+
+TEST(stray_stays, "G4: where the target cannot be synced, no stray name is dropped")
+{
+    aw_options options = AW_OPTIONS_INIT;
+    aw_error err;
+
+    must_write(FILES(F("a", "1")));
+    disk_symlink("..data/gone", "target/gone");
+    aw_sys.fsync = unable_to_sync;
+    CHECK(write_with(&options, FILES(F("a", "1")), NULL, &err) < 0);
+    CHECK(err.code == AW_E_IO && err.sys_errno == EIO && !err.committed);
+    CHECK(disk_exists("target/gone"));
 }

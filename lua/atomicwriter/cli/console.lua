@@ -165,7 +165,7 @@ function Console:clear_progress()
 end
 
 local function stderr_is_terminal()
-    local loaded, uv = require("atomicwriter.library").load("luv")
+    local loaded, uv = require("atomicwriter.optional").load("luv")
     return loaded and uv.guess_handle(2) == "tty"
 end
 

@@ -24,7 +24,7 @@ local TICK = 0.02 -- seconds between two looks at a group of processes that nobo
 -- @raise an error of code `no_library` that names the packages, when it is not installed, or why
 --  it cannot be loaded
 function M.uv()
-    local found, uv = require("atomicwriter.library").load("luv")
+    local found, uv = require("atomicwriter.optional").load("luv")
     if found then return uv end
     local why = tostring(uv):match("error loading module[^\n]*\n%s*([^\n]*)") -- no descriptors, say
     error(failure.new {

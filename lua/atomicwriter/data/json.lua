@@ -16,7 +16,7 @@ local TOKENS = {
 local LONG_NUMBER, HUGE_EXPONENT = ("%d"):rep(16), "[eE]%+?%d%d%d"
 
 local function new_decoder()
-    local loaded, cjson = require("atomicwriter.library").load("cjson")
+    local loaded, cjson = require("atomicwriter.optional").load("cjson")
     if not loaded then return nil end
     local decoder = cjson.new()
     decoder.decode_invalid_numbers(false) -- no NaN, no 0x10, no 007

@@ -233,8 +233,8 @@ local M = {}
 -- @treturn[2] ?number line
 -- @treturn[2] ?number column, in characters
 function M.decode(text)
-    local loaded, yaml = require("atomicwriter.library").load("yaml")
-    local loaded_too, functional = require("atomicwriter.library").load("lyaml.functional")
+    local loaded, yaml = require("atomicwriter.optional").load("yaml")
+    local loaded_too, functional = require("atomicwriter.optional").load("lyaml.functional")
     if not loaded or not loaded_too or not yaml.parser then
         return nil, "YAML needs lyaml: install lua-yaml (Debian) or lyaml (LuaRocks)"
     end

@@ -78,7 +78,7 @@ local M = {}
 -- @param item
 -- @treturn string
 function M.encode(item)
-    local loaded, yaml = require("atomicwriter.library").load("yaml")
+    local loaded, yaml = require("atomicwriter.optional").load("yaml")
     if not loaded or type(yaml) ~= "table" or not yaml.emitter then
         error("it needs the package lyaml: install lua-yaml (Debian) or lyaml (LuaRocks)", 0)
     end

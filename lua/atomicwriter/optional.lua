@@ -1,5 +1,5 @@
 --- Loads libraries that may be missing.
--- @module atomicwriter.library
+-- @module atomicwriter.optional
 
 local M = {}
 
