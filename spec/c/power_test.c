@@ -62,8 +62,13 @@ typedef struct story {
     char          first[4096];     /* violation                              */
 } story;
 
-/* A mutant only has to be found. */
-#define EFFORT (POWER_MUTANT[0] == '\0' \
+/* A mutant only has to be found, and sanitizers look at the code, not at the disk. */
+#ifdef __SANITIZE_ADDRESS__
+#define QUICK true
+#else
+#define QUICK (POWER_MUTANT[0] != '\0')
+#endif
+#define EFFORT (!QUICK \
                     ? (power_effort){ .few = 3000, .pairs = 100, .random = 100 } \
                     : (power_effort){ .few = 100, .random = 10 })
 
@@ -423,7 +428,7 @@ static bool is_sampled(story *s, size_t cut)
     s->cut = cut;
     while (count % 5 == 0)
         count /= 5;
-    return count == 1 || s->judged % 4999 == 0;
+    return (count == 1 && (!QUICK || cut % 8 == 0)) || s->judged % 4999 == 0;
 }
 
 /* Nothing is promised of what was written without durability, nor while something is. */
@@ -591,7 +596,7 @@ static bool fail_and_go_on(const act *acts, unsigned keep, unsigned failing, sto
     }
     aw_result_clear(&result);
     power_stop(p);
-    effort.stride = 1 + (power_now(p) - first) / (POWER_MUTANT[0] == '\0' ? 40 : 5);
+    effort.stride = 1 + (power_now(p) - first) / (QUICK ? 5 : 40);
     if (failed)
         enumerate(p, s, first, effort);
     power_free(p);
