@@ -118,6 +118,8 @@ int aw_item_open(const aw_item *item, aw_cursor *origin, aw_error *err)
 
 enum { HALF = 64 * 1024 };
 
+static const size_t NOT_KNOWN = (size_t)-1;
+
 typedef struct comparison {
     int            target;
     aw_rules      *rules;
@@ -224,13 +226,13 @@ static bool has_mode_and_owner(comparison *c, const aw_item *item, const struct 
     return S_ISREG(st->st_mode) && (st->st_mode & 07777) == wanted.mode && has_owner(st, &wanted);
 }
 
-/* Whether the file NAME still is what PRINT was taken of; or NULL. */
-static bool has_print(const comparison *c, const char *name, const aw_print *print,
-                      struct stat *st)
+/* Whether the file NAME still is what it was when it had the data of item KNOWN, an index
+ * into what is remembered, or NOT_KNOWN. */
+static bool is_known(const comparison *c, const char *name, size_t known, struct stat *st)
 {
-    return print && print->inode != 0
+    return known != NOT_KNOWN && c->memo->prints[known].inode != 0
            && aw_sys_fstatat(c->live.dir, name, st, AT_SYMLINK_NOFOLLOW) == 0
-           && aw_print_matches(print, st);
+           && aw_memo_knows(c->memo, known, st);
 }
 
 /* Item INDEX is kept. The file was last looked at, before it was read, as ST. */
@@ -242,14 +244,14 @@ static void keep(comparison *c, size_t index, const struct stat *st)
         c->learned->prints[index] = aw_print_of(st, c->learned->clock);
 }
 
-/* PRINT is of the file when it held ITEM's data, or NULL. */
-static int same_file(comparison *c, const aw_item *item, size_t index, const aw_print *print)
+/* KNOWN is as above. */
+static int same_file(comparison *c, const aw_item *item, size_t index, size_t known)
 {
     const char *name = aw_cursor_enter_parent(&c->live, item->path, item->length);
     struct stat st;
     int fd, same;
 
-    if (name && has_print(c, name, print, &st) && has_mode_and_owner(c, item, &st)) {
+    if (name && is_known(c, name, known, &st) && has_mode_and_owner(c, item, &st)) {
         keep(c, index, &st);
         return 1;
     }
@@ -297,10 +299,10 @@ static int same_item(comparison *c, const aw_item *item, size_t index)
     const aw_item *known = item->data ? recall(c, item) : NULL;
 
     if (!known || !known->data)
-        return same_file(c, item, index, NULL);
+        return same_file(c, item, index, NOT_KNOWN);
     if (!same_bytes(known, item))
         return 0;
-    return same_file(c, item, index, c->memo->prints ? &c->memo->prints[c->recalled] : NULL);
+    return same_file(c, item, index, c->memo->prints ? c->recalled : NOT_KNOWN);
 }
 
 /* ---- two trees --------------------------------------------------------- */
@@ -417,43 +419,22 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
     return 0;
 }
 
-static uint64_t mix(uint64_t sketch, uint64_t word)
+/* What was seen of the directories while they were sketched. */
+typedef struct folder_look {
+    const comparison *c;
+    bool              settled; /* a change from now on shows in every one    */
+} folder_look;
+
+/* Whether FOLDER is to stay as it is. Without asking what a fresh directory would get: it
+ * is listed then. */
+static bool look_at_folder(void *context, const aw_folder *folder, const struct stat *st)
 {
-    const uint64_t odd = 0x9e3779b97f4a7c15;
+    folder_look *seen = context;
+    aw_wish wanted = aw_wish_for_folder(seen->c->rules, folder);
+    aw_stamp stamp = aw_stamp_of(st);
 
-    sketch = (sketch ^ word) * odd;
-    return sketch ^ sketch >> 29;
-}
-
-/* Without asking what a fresh directory would get: it is listed then. */
-static bool is_as_wished(const comparison *c, const aw_folder *folder, const struct stat *st)
-{
-    aw_wish wanted = aw_wish_for_folder(c->rules, folder);
-
+    seen->settled = seen->settled && aw_stamp_is_settled(&stamp);
     return (st->st_mode & 07777) == wanted.mode && has_owner(st, &wanted);
-}
-
-/* Sketch the directories that PAYLOAD says. False when one cannot be seen, may change
- * without showing it, or is not to stay as it is: then all are listed. */
-static bool sketch_folders(comparison *c, const aw_payload *payload, uint64_t *sketch)
-{
-    *sketch = 0;
-    for (size_t i = 0; i < payload->folder_count; i++) {
-        const aw_folder *folder = &payload->folders[i];
-        aw_stamp stamp;
-        struct stat st;
-
-        if (aw_cursor_enter(&c->live, folder->path, folder->length) < 0
-            || aw_sys_fstat(c->live.dir, &st) < 0)
-            return false;
-        stamp = aw_stamp_of(&st);
-        if (!aw_stamp_is_settled(&stamp) || !is_as_wished(c, folder, &st))
-            return false;
-        *sketch = mix(*sketch, st.st_ino);
-        *sketch = mix(*sketch, (uint64_t)stamp.sec);
-        *sketch = mix(*sketch, (uint64_t)stamp.nsec);
-    }
-    return true;
 }
 
 static bool same_paths(const aw_payload *a, const aw_payload *b)
@@ -481,15 +462,19 @@ static int compare_files(comparison *c, const aw_payload *payload, unsigned char
 static int compare_with_live(comparison *c, const aw_live *live, const aw_payload *payload,
                              unsigned char *actions)
 {
+    folder_look seen = { c, true };
     aw_tree tree = AW_TREE_INIT;
     /* before they are listed */
-    bool settled = c->memo && sketch_folders(c, payload, &c->learned->folders);
+    bool sketched = c->memo && aw_memo_sketch(live->fd, payload, look_at_folder, &seen,
+                                              &c->learned->folders);
     int rc;
 
-    c->learned->listed = settled;
-    if (settled && c->memo->listed && c->memo->folders == c->learned->folders
-        && same_paths(payload, c->memo->payload))
+    if (sketched && c->memo->listed && c->memo->folders == c->learned->folders
+        && same_paths(payload, c->memo->payload)) {
+        c->learned->listed = true;
         return compare_files(c, payload, actions);
+    }
+    c->learned->listed = sketched && seen.settled;
     rc = aw_tree_read(live->fd, &tree, c->err);
     if (rc == 0)
         rc = compare_trees(c, payload, &tree, actions);

@@ -149,17 +149,45 @@ aw_whose aw_found_whose(int target, const aw_found *found, aw_error *err)
     return AW_WHOSE_FAILED;
 }
 
+static uint64_t sketch_of(const char *name, aw_type type)
+{
+    const uint64_t prime = 0x100000001b3, odd = 0x9e3779b97f4a7c15; /* FNV-1a, mixed */
+    uint64_t sketch = 0xcbf29ce484222325 + (uint64_t)type;
+
+    for (; *name != '\0'; name++)
+        sketch = (sketch ^ (unsigned char)*name) * prime;
+    sketch = (sketch ^ sketch >> 32) * odd;
+    return sketch ^ sketch >> 29;
+}
+
+void aw_scan_came(aw_scan *scan, const char *name, aw_type type)
+{
+    scan->sketch += sketch_of(name, type);
+}
+
+void aw_scan_went(aw_scan *scan, const char *name, aw_type type)
+{
+    scan->sketch -= sketch_of(name, type);
+}
+
+/* What is there anyway, and of a fixed kind. */
+static bool goes_without_saying(const char *name)
+{
+    return strcmp(name, AW_NAME_DATA) == 0 || strcmp(name, AW_NAME_LOCK) == 0;
+}
+
 /* File NAME under what it is. */
 static int note_name(aw_scan *scan, const char *name, aw_type type, aw_error *err)
 {
     aw_found *found;
     int rc;
 
-    if (strcmp(name, AW_NAME_DATA) == 0 || strcmp(name, AW_NAME_LOCK) == 0)
+    if (goes_without_saying(name))
         return 0;
+    aw_scan_came(scan, name, type);
     if (strcmp(name, AW_NAME_DATA_TMP) == 0) {
         scan->data_tmp = true;
-        scan->data_tmp_is_directory = type == AW_DIRECTORY;
+        scan->data_tmp_type = type;
         return 0;
     }
     name = aw_arena_copy(&scan->arena, name, strlen(name));
@@ -217,6 +245,25 @@ int aw_scan_target(int target, aw_scan *scan, aw_error *err)
     if (scan->found_count > 1)
         qsort(scan->found, scan->found_count, sizeof *scan->found, found_order);
     return 0;
+}
+
+bool aw_scan_is_right(int target, const aw_scan *scan)
+{
+    aw_scan now = AW_SCAN_INIT;
+    aw_listing listing;
+    const char *name;
+    aw_type type;
+    int fd = aw_at_open_dir(target, "."), more = -1;
+
+    if (fd < 0)
+        return false;
+    aw_listing_start(&listing, fd);
+    while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
+        if (!goes_without_saying(name))
+            aw_scan_came(&now, name, type);
+    }
+    aw_close_fd(&fd);
+    return more == 0 && now.sketch == scan->sketch;
 }
 
 void aw_scan_clear(aw_scan *scan)

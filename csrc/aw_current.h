@@ -7,6 +7,7 @@
 #define AW_CURRENT_H
 
 #include "atomicwriter.h"
+#include "aw_at.h"
 #include "aw_memory.h"
 #include "aw_payload.h"
 
@@ -58,15 +59,25 @@ typedef struct aw_scan {
                                sorted                                        */
     size_t       found_count, found_room;
     bool         data_tmp;  /* "..data_tmp" is there                         */
-    bool         data_tmp_is_directory;
+    aw_type      data_tmp_type;
+    uint64_t     sketch;    /* of all names and types that are there: a sum, so
+                               that one who makes or removes a name can keep it */
     aw_arena     arena;
 } aw_scan;
 
-#define AW_SCAN_INIT { NULL, 0, 0, NULL, 0, 0, NULL, 0, 0, false, false, AW_ARENA_INIT }
+#define AW_SCAN_INIT \
+    { NULL, 0, 0, NULL, 0, 0, NULL, 0, 0, false, AW_LINK, 0, AW_ARENA_INIT }
 
 /* Read the target once. SCAN is AW_SCAN_INIT before, and cleared by the caller
  * after a failure too. */
 int aw_scan_target(int target, aw_scan *scan, aw_error *err);
+
+/* Who makes a name in the target, or removes one, tells the sketch. */
+void aw_scan_came(aw_scan *scan, const char *name, aw_type type);
+void aw_scan_went(aw_scan *scan, const char *name, aw_type type);
+
+/* Whether the names in the target are those that the sketch is of. */
+bool aw_scan_is_right(int target, const aw_scan *scan);
 
 void aw_scan_clear(aw_scan *scan);
 

@@ -117,7 +117,7 @@ static int look_at_versions(inspector *i)
     }
     if (!i->scan.data_tmp)
         return 0;
-    return aw_list_add(i->scan.data_tmp_is_directory ? &i->is.foreign : &i->is.residue,
+    return aw_list_add(i->scan.data_tmp_type == AW_DIRECTORY ? &i->is.foreign : &i->is.residue,
                        AW_NAME_DATA_TMP, i->err);
 }
 

@@ -75,8 +75,7 @@ static int make_link(aw_links *links, const char *first, size_t length, aw_error
     return aw_fail_io(err, "symlinkat", name);
 }
 
-int aw_links_add(aw_links *links, const aw_scan *scan, const aw_payload *payload,
-                 aw_error *err)
+int aw_links_add(aw_links *links, aw_scan *scan, const aw_payload *payload, aw_error *err)
 {
     size_t length, end;
 
@@ -84,8 +83,11 @@ int aw_links_add(aw_links *links, const aw_scan *scan, const aw_payload *payload
         const char *path = payload->items[i].path;
 
         end = end_of_name(payload, i, &length);
-        if (!aw_scan_find(scan, path, length) && make_link(links, path, length, err) < 0)
+        if (aw_scan_find(scan, path, length))
+            continue;
+        if (make_link(links, path, length, err) < 0)
             return -1;
+        aw_scan_came(scan, links->made[links->count - 1], AW_LINK);
     }
     return 0;
 }
@@ -116,16 +118,18 @@ void aw_links_undo(aw_links *links)
         (void)aw_sys_unlinkat(links->target, links->made[--links->count], 0);
 }
 
-static int drop_if_ours(int target, const aw_found *found, aw_error *err)
+static int drop_if_ours(int target, aw_scan *scan, const aw_found *found, aw_error *err)
 {
     aw_whose owner = aw_found_whose(target, found, err);
 
     if (owner == AW_OURS && aw_sys_unlinkat(target, found->name, 0) < 0 && errno != ENOENT)
         return aw_fail_io(err, "unlinkat", found->name);
+    if (owner == AW_OURS)
+        aw_scan_went(scan, found->name, AW_LINK);
     return owner == AW_WHOSE_FAILED ? -1 : 0;
 }
 
-void aw_links_drop_stale(int target, const aw_scan *scan, const aw_payload *payload,
+void aw_links_drop_stale(int target, aw_scan *scan, const aw_payload *payload,
                          aw_result *result)
 {
     for (size_t i = 0; i < scan->found_count; i++) {
@@ -133,7 +137,7 @@ void aw_links_drop_stale(int target, const aw_scan *scan, const aw_payload *payl
         aw_error err;
 
         if (found->link && !aw_payload_shows(payload, found->name)
-            && drop_if_ours(target, found, &err) < 0)
+            && drop_if_ours(target, scan, found, &err) < 0)
             aw_result_warn(result, &err);
     }
 }

@@ -28,9 +28,9 @@ typedef struct aw_links {
 int aw_links_check(int target, const aw_scan *scan, const aw_payload *payload,
                    const unsigned char *known, aw_error *err);
 
-/* (10) Make the visible names of PAYLOAD that SCAN has not. */
-int aw_links_add(aw_links *links, const aw_scan *scan, const aw_payload *payload,
-                 aw_error *err);
+/* (10) Make the visible names of PAYLOAD that SCAN has not. SCAN's sketch follows, here and
+ * below, its lists do not. */
+int aw_links_add(aw_links *links, aw_scan *scan, const aw_payload *payload, aw_error *err);
 
 /* (10) Make "..data_tmp", a link to VERSION. */
 int aw_links_stage(aw_links *links, const char *version, aw_error *err);
@@ -43,7 +43,7 @@ void aw_links_undo(aw_links *links);
 
 /* (13) Remove the visible names in SCAN that PAYLOAD does not have. A failure
  * becomes one of RESULT's warnings. */
-void aw_links_drop_stale(int target, const aw_scan *scan, const aw_payload *payload,
+void aw_links_drop_stale(int target, aw_scan *scan, const aw_payload *payload,
                          aw_result *result);
 
 /* Free the list; what was made stays. */

@@ -152,26 +152,6 @@ int aw_lock_try(int fd, int operation, int64_t deadline)
     }
 }
 
-/* ---- stamps ------------------------------------------------------------ */
-
-aw_stamp aw_stamp_of(const struct stat *st)
-{
-    return (aw_stamp) { st->st_ctim.tv_sec, st->st_ctim.tv_nsec };
-}
-
-bool aw_stamp_is_settled(const aw_stamp *stamp)
-{
-    const int64_t second = 1000000000;
-    const int64_t tick = stamp->nsec != 0 ? second / 50 : 2 * second + second / 10;
-    struct timespec now;
-
-    if (aw_sys_clock_gettime(CLOCK_REALTIME, &now) < 0)
-        return false;
-    if (now.tv_sec - stamp->sec > 3600) /* so that the next line has no overflow */
-        return true;
-    return (now.tv_sec - stamp->sec) * second + (now.tv_nsec - stamp->nsec) > tick;
-}
-
 /* ---- the note ---------------------------------------------------------- */
 
 /* One line of a fixed length, so that a shorter one leaves no rest. */
@@ -234,4 +214,9 @@ void aw_lock_write_note(int target, int fd, const aw_note *note)
     memset(text + length, ' ', sizeof text - (size_t)length);
     text[sizeof text - 1] = '\n';
     (void)aw_sys_pwrite(fd, text, NOTE_SIZE, 0);
+}
+
+bool aw_lock_draw_line(int target, int fd, aw_stamp *line)
+{
+    return is_only_named_here(target, fd) && aw_stamp_draw_line(fd, 0600, line);
 }

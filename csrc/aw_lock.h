@@ -16,8 +16,7 @@
 #define AW_LOCK_H
 
 #include "atomicwriter.h"
-
-#include <sys/stat.h>
+#include "aw_stamp.h"
 
 /* Now, in whole milliseconds of a clock that never steps. */
 int64_t aw_lock_clock(void);
@@ -41,21 +40,6 @@ int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err);
  * it is held. */
 int aw_lock_try(int fd, int operation, int64_t deadline);
 
-/* A time as the kernel stamps it. */
-typedef struct aw_stamp {
-    int64_t sec;
-    long    nsec;
-} aw_stamp;
-
-/* The ctime in ST. */
-aw_stamp aw_stamp_of(const struct stat *st);
-
-/* Whether a change from now on gives another stamp than STAMP. The kernel stamps
- * with a clock that ticks: two changes within a tick have the same ctime. Where
- * it has no nanoseconds at all, ticks may last two seconds. Multigrain stamps
- * (Linux 6.13) do not help: an unlink on tmpfs has none. */
-bool aw_stamp_is_settled(const aw_stamp *stamp);
-
 typedef struct aw_note {
     char     version[AW_VERSION_MAX]; /* that it speaks of; "": there is none */
     uint64_t inode;          /* of that version's directory, and its ctime:  */
@@ -76,5 +60,8 @@ void aw_lock_read_note(int fd, aw_note *note);
 /* Write it, unless FD is not TARGET's "..lock" and that alone: it may then be somebody
  * else's file. Failing is harmless, and not told. */
 void aw_lock_write_note(int target, int fd, const aw_note *note);
+
+/* Draw a line with it (see aw_stamp.h), unless it may be somebody else's, as above. */
+bool aw_lock_draw_line(int target, int fd, aw_stamp *line);
 
 #endif

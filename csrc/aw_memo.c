@@ -5,7 +5,6 @@
 #include "aw_at.h"
 #include "aw_sys.h"
 
-#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,7 +50,7 @@ aw_clock aw_clock_of(int fd)
  * ext4 with small inodes. What changes a ctime alone, such as a link, is done at once. */
 aw_print aw_print_of(const struct stat *st, aw_clock clock)
 {
-    aw_print print = { st->st_ino, { st->st_mtim.tv_sec, st->st_mtim.tv_nsec }, aw_stamp_of(st) };
+    aw_print print = { st->st_ino, aw_stamp_of_data(st), aw_stamp_of(st) };
     bool told = clock == AW_CLOCK_MULTIGRAIN && print.ctime.nsec != 0;
 
     if (clock == AW_CLOCK_NONE || !aw_stamp_is_settled(told ? &print.mtime : &print.ctime))
@@ -59,41 +58,50 @@ aw_print aw_print_of(const struct stat *st, aw_clock clock)
     return print;
 }
 
-bool aw_print_matches(const aw_print *print, const struct stat *st)
+bool aw_memo_knows(const aw_memo *memo, size_t index, const struct stat *st)
 {
-    return print->inode != 0 && print->inode == st->st_ino
-           && print->ctime.sec == st->st_ctim.tv_sec && print->ctime.nsec == st->st_ctim.tv_nsec;
+    const aw_print *print = &memo->prints[index];
+    aw_stamp mtime = aw_stamp_of_data(st), ctime = aw_stamp_of(st);
+
+    if (print->inode == 0 || print->inode != st->st_ino)
+        return false;
+    if (aw_stamp_compare(&ctime, &print->ctime) == 0)
+        return true;
+    return aw_stamp_compare(&mtime, &print->mtime) == 0
+           && aw_stamp_compare(&ctime, &memo->from) >= 0
+           && aw_stamp_compare(&ctime, &memo->to) < 0;
 }
 
-static bool same_stamp(const aw_stamp *a, const aw_stamp *b)
+static uint64_t mix(uint64_t sketch, uint64_t word)
 {
-    return a->sec == b->sec && a->nsec == b->nsec;
+    const uint64_t odd = 0x9e3779b97f4a7c15;
+
+    sketch = (sketch ^ word) * odd;
+    return sketch ^ sketch >> 29;
 }
 
-static aw_print look_at(aw_cursor *cursor, const aw_item *item, const aw_print *known,
-                        aw_clock clock)
-{
-    const char *name = aw_cursor_enter_parent(cursor, item->path, item->length);
-    aw_print print = { 0, { 0, 0 }, { 0, 0 } };
-    struct stat st;
-
-    if (!name || aw_sys_fstatat(cursor->dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return print;
-    print = aw_print_of(&st, clock);
-    if (print.inode != known->inode || !same_stamp(&print.mtime, &known->mtime))
-        print.inode = 0;
-    return print;
-}
-
-void aw_memo_look_again(aw_memo *memo, int version)
+bool aw_memo_sketch(int version, const aw_payload *payload,
+                    bool (*look)(void *context, const aw_folder *folder, const struct stat *st),
+                    void *context, uint64_t *sketch)
 {
     aw_cursor cursor = AW_CURSOR_INIT(version);
+    bool good = true;
 
-    for (size_t i = 0; memo->prints && i < memo->payload->count; i++) {
-        aw_print *print = &memo->prints[i];
+    *sketch = 0;
+    for (size_t i = 0; good && i < payload->folder_count; i++) {
+        const aw_folder *folder = &payload->folders[i];
+        aw_stamp stamp;
+        struct stat st;
 
-        if (print->inode != 0)
-            *print = look_at(&cursor, &memo->payload->items[i], print, memo->clock);
+        good = aw_cursor_enter(&cursor, folder->path, folder->length) == 0
+               && aw_sys_fstat(cursor.dir, &st) == 0 && (!look || look(context, folder, &st));
+        if (!good)
+            break;
+        stamp = aw_stamp_of(&st);
+        *sketch = mix(*sketch, st.st_ino);
+        *sketch = mix(*sketch, (uint64_t)stamp.sec);
+        *sketch = mix(*sketch, (uint64_t)stamp.nsec);
     }
     aw_cursor_close(&cursor);
+    return good;
 }

@@ -6,10 +6,12 @@
  * another ctime, and nobody can set that. So a file that has the same print has the
  * same data, and one stat takes the place of open, read and close.
  *
- * A new link to a file, and the removal of an old one, change its ctime too. Where stamps
- * are multigrain, a print is taken again after them, if inode and mtime are the same, and
- * if nobody was called meanwhile: that of who edits a file and sets its mtime back just while
- * the file is being linked would pass.
+ * A new link to a file, and the removal of an old one, change its ctime too. Those of a
+ * write lie between two lines (see aw_stamp.h): when it began to link, and when it was done
+ * with everything. A file with a ctime from between them, and with inode and mtime as they
+ * were, is the one that was linked; that of who edits it and sets its mtime back just then
+ * would pass. Where no line can be drawn, or where functions of the caller's ran meanwhile,
+ * what was linked has no print.
  *
  * A print is only taken where that holds. The kernel stamps with a clock that
  * ticks, and would hide a second change within a tick: either the tick has passed,
@@ -26,8 +28,8 @@
 #define AW_MEMO_H
 
 #include "atomicwriter.h"
-#include "aw_lock.h"
 #include "aw_payload.h"
+#include "aw_stamp.h"
 
 #include <stdint.h>
 #include <sys/stat.h>
@@ -54,13 +56,15 @@ typedef struct aw_memo {
     aw_payload *payload;                 /* what is in it, or NULL           */
     size_t      count;                   /* of its items, when it was written */
     aw_print   *prints;                  /* of each item; NULL: none         */
+    aw_stamp    from, to;                /* of the links since; to is 0: none */
     bool        listed;                  /* its directories were seen to hold
                                             these names, and no others, when
                                             they looked like this:           */
     uint64_t    folders;                 /* a sketch of inodes and ctimes    */
 } aw_memo;
 
-#define AW_MEMO_INIT { "", 0, AW_CLOCK_UNKNOWN, NULL, 0, NULL, false, 0 }
+#define AW_MEMO_INIT \
+    { "", 0, AW_CLOCK_UNKNOWN, NULL, 0, NULL, { 0, 0 }, { 0, 0 }, false, 0 }
 
 /* Whether MEMO says what is in VERSION, on DEVICE. */
 bool aw_memo_speaks_of(const aw_memo *memo, const char *version, dev_t device);
@@ -78,11 +82,14 @@ aw_clock aw_clock_of(int fd);
  * be from before its data was read. */
 aw_print aw_print_of(const struct stat *st, aw_clock clock);
 
-/* Whether PRINT is one, and of the file that ST is of, as it is now. */
-bool aw_print_matches(const aw_print *print, const struct stat *st);
+/* Whether ST is of the file that item INDEX is in, as it was when it had these data. */
+bool aw_memo_knows(const aw_memo *memo, size_t index, const struct stat *st);
 
-/* Take the prints in MEMO again from the files in the directory VERSION, which are the
- * same, linked. Those that cannot be are gone. */
-void aw_memo_look_again(aw_memo *memo, int version);
+/* A sketch of the directories that PAYLOAD (sealed) says below VERSION, as they are now: of
+ * their inodes and ctimes. Each is shown to LOOK, with CONTEXT. False when one cannot be
+ * entered or LOOK says so; LOOK may be NULL. */
+bool aw_memo_sketch(int version, const aw_payload *payload,
+                    bool (*look)(void *context, const aw_folder *folder, const struct stat *st),
+                    void *context, uint64_t *sketch);
 
 #endif

@@ -51,15 +51,16 @@ static int retire(int target, const char *version, char retired[AW_VERSION_MAX],
 
 /* ---- (4) --------------------------------------------------------------- */
 
-static int sweep_data_tmp(int target, const aw_scan *scan, aw_error *err)
+static int sweep_data_tmp(int target, aw_scan *scan, aw_error *err)
 {
     if (!scan->data_tmp)
         return 0;
-    if (scan->data_tmp_is_directory)
+    if (scan->data_tmp_type == AW_DIRECTORY)
         return aw_fail(err, AW_E_FOREIGN_ENTRY, AW_NAME_DATA_TMP,
                        "it is a directory, and no writer makes one there");
     if (aw_sys_unlinkat(target, AW_NAME_DATA_TMP, 0) < 0 && errno != ENOENT)
         return aw_fail_io(err, "unlinkat", AW_NAME_DATA_TMP);
+    aw_scan_went(scan, AW_NAME_DATA_TMP, scan->data_tmp_type);
     return 0;
 }
 
@@ -82,6 +83,7 @@ static int sweep_unfinished(int target, aw_scan *scan, const aw_live *live, aw_r
         renamed = retire(target, version, retired, err);
         if (renamed < 0)
             return -1;
+        aw_scan_went(scan, version, AW_DIRECTORY);
         if (renamed)
             (void)remove_or_warn(target, retired, result);
         else if (aw_at_remove_tree(target, version, err) < 0)
@@ -150,6 +152,8 @@ static int sweep_dangling(int target, aw_scan *scan, const aw_live *live,
             aw_result_warn(result, &odd);
         if (dropped != 1)
             scan->found[kept++] = found;
+        else
+            aw_scan_went(scan, found.name, AW_LINK);
     }
     scan->found_count = kept;
     return 0;
@@ -167,8 +171,10 @@ int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
         return -1;
     if (scan->retired_count > 0 && settle(target, &settled, err) < 0)
         return -1;
-    for (size_t i = 0; i < scan->retired_count; i++)
+    for (size_t i = 0; i < scan->retired_count; i++) {
+        aw_scan_went(scan, scan->retired[i], AW_DIRECTORY);
         (void)remove_or_warn(target, scan->retired[i], result);
+    }
     return sweep_dangling(target, scan, live, payload, &settled, result, err);
 }
 
@@ -221,7 +227,25 @@ static size_t choose(int target, const aw_scan *scan, const char *live, unsigned
     return count;
 }
 
-size_t aw_recover_prune(int target, const aw_scan *scan, const char *live, unsigned keep,
+/* The version at INDEX is no longer there under its name. */
+static void forget(aw_scan *scan, size_t index)
+{
+    aw_scan_went(scan, scan->versions[index], AW_DIRECTORY);
+    scan->versions[index] = NULL;
+}
+
+static void close_gaps(aw_scan *scan)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < scan->version_count; i++) {
+        if (scan->versions[i])
+            scan->versions[kept++] = scan->versions[i];
+    }
+    scan->version_count = kept;
+}
+
+size_t aw_recover_prune(int target, aw_scan *scan, const char *live, unsigned keep,
                         size_t leased_max, bool durable, aw_result *result)
 {
     size_t *going = malloc((scan->version_count + 1) * sizeof *going);
@@ -236,12 +260,14 @@ size_t aw_recover_prune(int target, const aw_scan *scan, const char *live, unsig
         const char *version = scan->versions[going[i]];
         int renamed = retire(target, version, name, &err);
 
-        if (renamed < 0)
-            aw_result_warn(result, &err);
-        else if (renamed)
+        if (renamed > 0) {
             going[retired++] = going[i];
-        else
-            removed += remove_or_warn(target, version, result);
+        } else if (renamed < 0) {
+            aw_result_warn(result, &err);
+        } else if (remove_or_warn(target, version, result)) {
+            forget(scan, going[i]);
+            removed++;
+        }
     }
     if (durable && retired > 0 && aw_sync_directory(target, ".", &err) < 0) {
         aw_result_warn(result, &err); /* INV-3: then not yet */
@@ -250,7 +276,9 @@ size_t aw_recover_prune(int target, const aw_scan *scan, const char *live, unsig
     for (size_t i = 0; i < retired; i++) {
         retired_name(scan->versions[going[i]], name);
         removed += remove_or_warn(target, name, result);
+        forget(scan, going[i]);
     }
+    close_gaps(scan);
     free(going);
     return removed;
 }

@@ -29,8 +29,9 @@ int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
 
 /* (14) Remove the retained versions in SCAN beyond KEEP, except the LIVE one,
  * and those that a reader leases: LEASED_MAX of them, the newest. DURABLE: sync
- * in between as INV-3 says. Failures are warnings. Returns the number removed. */
-size_t aw_recover_prune(int target, const aw_scan *scan, const char *live, unsigned keep,
+ * in between as INV-3 says. Failures are warnings. Returns the number removed; those are
+ * no longer in SCAN. */
+size_t aw_recover_prune(int target, aw_scan *scan, const char *live, unsigned keep,
                         size_t leased_max, bool durable, aw_result *result);
 
 #endif

@@ -193,11 +193,6 @@ static void find_newest(aw_txn *t)
         keep_newest(t, t->scan.retired[i], strlen(t->scan.retired[i]) - suffix);
 }
 
-static bool same_stamp(const aw_stamp *a, const aw_stamp *b)
-{
-    return a->sec == b->sec && a->nsec == b->nsec;
-}
-
 int aw_txn_survey(aw_txn *t)
 {
     struct stat st;
@@ -208,6 +203,29 @@ int aw_txn_survey(aw_txn *t)
     t->sure = aw_stamp_is_settled(&t->surveyed);
     if (aw_scan_target(t->target, &t->scan, t->err) < 0)
         return -1;
+    find_newest(t);
+    return 0;
+}
+
+int aw_txn_recall_names(aw_txn *t)
+{
+    const aw_names *names = &t->writer->names;
+
+    t->scan.versions = calloc(names->count, sizeof *t->scan.versions);
+    if (!t->scan.versions)
+        return aw_fail_memory(t->err);
+    t->scan.version_room = names->count;
+    for (size_t i = 0; i < names->count; i++) {
+        const char *name = aw_arena_copy(&t->scan.arena, names->versions[i],
+                                         strlen(names->versions[i]));
+
+        if (!name)
+            return aw_fail_memory(t->err);
+        t->scan.versions[t->scan.version_count++] = name;
+    }
+    t->scan.sketch = names->sketch;
+    t->surveyed = names->stamp;
+    t->sure = true; /* a line was drawn behind it */
     find_newest(t);
     return 0;
 }
@@ -229,26 +247,33 @@ static bool is_about(const aw_note *note, const char *version, int fd)
         return false;
     identify(&same, version, &st);
     return strcmp(note->version, same.version) == 0 && note->inode == same.inode
-           && same_stamp(&note->version_stamp, &same.version_stamp);
+           && aw_stamp_compare(&note->version_stamp, &same.version_stamp) == 0;
 }
 
-/* A writer that retains fewer versions, or wants the names synced, believes
- * less. */
+/* A writer that retains fewer versions believes less; and so does one that wants the names
+ * synced, for after a power cut a note may say more than there is. What it remembers it has
+ * seen since. */
 static void believe_note(aw_txn *t)
 {
     static const aw_note none = AW_NOTE_INIT;
+    const aw_names *names = &t->writer->names;
     aw_stamp stamp;
     struct stat st;
+    bool clean;
 
     aw_lock_read_note(t->lock, &t->note);
     if (!is_about(&t->note, t->live.name, t->live.fd))
         t->note = none;
-    if (!t->note.clean || aw_sys_fstat(t->target, &st) < 0)
+    if ((!t->note.clean && names->count == 0) || aw_sys_fstat(t->target, &st) < 0)
         return;
     stamp = aw_stamp_of(&st);
-    t->untouched = same_stamp(&stamp, &t->note.target_stamp)
-                   && t->note.retained <= t->writer->options.keep
-                   && (t->note.synced || !aw_txn_is_durable(t));
+    clean = t->note.clean && aw_stamp_compare(&stamp, &t->note.target_stamp) == 0
+            && t->note.retained <= t->writer->options.keep;
+    t->remembered = names->count > 0 && t->live.fd >= 0
+                    && aw_stamp_compare(&stamp, &names->stamp) == 0
+                    && strcmp(names->versions[0], t->live.name) == 0;
+    t->synced = clean && t->note.synced;
+    t->untouched = t->remembered || (clean && (t->synced || !aw_txn_is_durable(t)));
 }
 
 int aw_txn_read_live(aw_txn *t)
@@ -303,13 +328,56 @@ void aw_txn_note_clean(aw_txn *t, size_t retained)
         || aw_sys_fstat(t->target, &st) < 0)
         return;
     stamp = aw_stamp_of(&st);
-    if (!same_stamp(&stamp, &t->surveyed) || !turn_note_to(t, t->live.name, t->live.fd))
+    if (aw_stamp_compare(&stamp, &t->surveyed) != 0
+        || !turn_note_to(t, t->live.name, t->live.fd))
         return;
     t->note.clean = true;
     t->note.synced = aw_txn_is_durable(t);
     t->note.target_stamp = stamp;
     t->note.retained = retained;
     aw_lock_write_note(t->target, t->lock, &t->note);
+}
+
+/* ---- when all is done ---------------------------------------------------- */
+
+/* The new version is the newest; the target's ctime is STAMP. */
+static void remember_names(aw_txn *t, const aw_stamp *stamp)
+{
+    aw_names *names = &t->writer->names;
+
+    if (t->scan.version_count >= AW_NAMES_MAX)
+        return;
+    memcpy(names->versions[0], t->stage.name, sizeof t->stage.name);
+    for (size_t i = 0; i < t->scan.version_count; i++)
+        snprintf(names->versions[i + 1], AW_VERSION_MAX, "%s", t->scan.versions[i]);
+    names->count = t->scan.version_count + 1;
+    names->stamp = *stamp;
+    names->sketch = t->scan.sketch;
+}
+
+bool aw_txn_settle(aw_txn *t, aw_stamp *line)
+{
+    size_t retained = t->scan.version_count;
+    aw_stamp stamp;
+    struct stat st;
+
+    t->writer->names.count = 0;
+    if (!aw_lock_draw_line(t->target, t->lock, line))
+        return false;
+    if (t->result.warnings.count > 0 || retained > t->writer->options.keep
+        || aw_sys_fstat(t->target, &st) < 0)
+        return true;
+    stamp = aw_stamp_of(&st); /* less than the line: whoever comes from now on changes it */
+    if (!aw_scan_is_right(t->target, &t->scan)
+        || !turn_note_to(t, t->stage.name, t->stage.fd))
+        return true;
+    t->note.clean = true;
+    t->note.synced = false; /* not what was tidied up */
+    t->note.target_stamp = stamp;
+    t->note.retained = retained;
+    aw_lock_write_note(t->target, t->lock, &t->note);
+    remember_names(t, &stamp);
+    return true;
 }
 
 /* ---- the way out ------------------------------------------------------- */

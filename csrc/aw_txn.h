@@ -18,6 +18,18 @@
 
 #include <sys/types.h>
 
+/* Versions that a writer remembers; where there are more, it looks. */
+enum { AW_NAMES_MAX = 8 };
+
+/* The names in the target, as the writer left them, with versions that it need not look
+ * for: while the target has this ctime. */
+typedef struct aw_names {
+    aw_stamp stamp;      /* of the target; 0: nothing is known               */
+    uint64_t sketch;
+    size_t   count;      /* of versions, newest first, the live one too      */
+    char     versions[AW_NAMES_MAX][AW_VERSION_MAX];
+} aw_names;
+
 struct aw_writer {
     char      *target;   /* absolute                                         */
     aw_options options;
@@ -26,6 +38,8 @@ struct aw_writer {
     aw_memo    memo;     /* with the payload that aw_writer_remember() gave  */
     aw_memo    learned;  /* by the last write, whose payload is the caller's */
     uint64_t   writes;   /* that have succeeded                              */
+    aw_names   names;
+    bool       no_lines; /* can be drawn here, it turned out                 */
 };
 
 typedef struct aw_txn {
@@ -40,6 +54,13 @@ typedef struct aw_txn {
     aw_live          live;
     aw_note          note;          /* about the live version                 */
     bool             untouched;     /* see aw_txn_read_live()                 */
+    bool             synced;        /* ... and its names are synced           */
+    bool             remembered;    /* ... and the writer knows them          */
+    bool             names_stay;    /* no visible name comes or goes          */
+    aw_stamp         linking;       /* when linking began, and the line behind */
+    aw_stamp         line;          /* all that was done; 0 where there is none */
+    bool             sketched;      /* the new version's directories were,    */
+    uint64_t         folders;       /* before anybody saw them                */
     aw_stamp         surveyed;      /* the target's ctime before its names    */
     bool             sure;          /* were read; later changes give another  */
     aw_scan          scan;
@@ -85,6 +106,9 @@ int aw_txn_read_live(aw_txn *t);
 /* Read the target's names: SCAN, NEWEST. */
 int aw_txn_survey(aw_txn *t);
 
+/* The same from what the writer remembers; SCAN then has the versions, and no other names. */
+int aw_txn_recall_names(aw_txn *t);
+
 /* Without a lock the version may be replaced, and removed, while it is looked
  * at: then whatever was found does not count. */
 bool aw_txn_was_replaced(const aw_txn *t);
@@ -96,6 +120,12 @@ void aw_txn_note_durable(aw_txn *t, const char *version, int fd);
  * if it is, if its names are still those that were surveyed, and if a later
  * change to them is sure to show in its ctime. */
 void aw_txn_note_clean(aw_txn *t, size_t retained);
+
+/* When all is done: draw *LINE, behind which others' changes begin. Then, if the names in
+ * the target are those that SCAN's sketch is of, with what was retained in its list, note
+ * that for whoever comes next, and have the writer remember it. False where no line can be
+ * drawn. */
+bool aw_txn_settle(aw_txn *t, aw_stamp *line);
 
 /* Undo if RC is a failure before the swap; give up everything; hand out the
  * result if RC is 0. Returns RC, with err->committed set as it is. */

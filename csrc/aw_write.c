@@ -99,7 +99,6 @@ static int check_payload(aw_txn *t)
 /* Read the target's names, and see that nothing is in the payload's way. */
 static int survey(aw_txn *t)
 {
-    t->links.target = t->target;
     if (aw_txn_survey(t) < 0)
         return -1;
     if (t->choose && t->choose(t, t->wanted) < 0)
@@ -110,7 +109,8 @@ static int survey(aw_txn *t)
 
 static int sweep(aw_txn *t)
 {
-    t->untouched = t->untouched && !t->choose;
+    if (t->choose) /* what it goes back to is found among the names */
+        t->untouched = t->remembered = false;
     if (t->untouched)
         return 0;
     if (survey(t) < 0)
@@ -134,20 +134,58 @@ static int plan(aw_txn *t)
 
 /* ---- (6) (7) (8) (9) --------------------------------------------------- */
 
+/* Names are read if they have not been. A writer that knows them need not, while no visible
+ * name comes or goes. */
+static int know_names(aw_txn *t)
+{
+    if (!t->untouched)
+        return 0;
+    t->names_stay = t->remembered && t->result.added.count == 0 && t->result.removed.count == 0;
+    return t->names_stay ? aw_txn_recall_names(t) : survey(t);
+}
+
 static int make_version(aw_txn *t)
 {
-    if (t->untouched && survey(t) < 0)
+    if (know_names(t) < 0)
         return -1;
     /* The caller is told before anything is made: it may have to get ready to undo it. */
     if (aw_meter_begin(&t->meter, AW_WRITING, t->payload->count, t->err) < 0)
         return -1;
-    return aw_stage_make(&t->stage, t->target, t->newest, t->err);
+    if (aw_stage_make(&t->stage, t->target, t->newest, t->err) < 0)
+        return -1;
+    aw_scan_came(&t->scan, t->stage.name, AW_DIRECTORY);
+    return 0;
+}
+
+/* Whether it pays to draw lines, and says anything: the caller's functions may do what they
+ * like with files and take their time. */
+static bool draws_lines(const aw_txn *t)
+{
+    enum { FILES_MIN = 3 };
+
+    return t->payload->count >= FILES_MIN && !t->writer->no_lines && !t->choose
+           && !(t->hooks && (t->hooks->check || t->hooks->progress));
+}
+
+/* The directories of the new version, while nobody else can have changed them. */
+static void sketch_version(aw_txn *t)
+{
+    const aw_folder plain = { "", 0, AW_UNSET, AW_UNSET, AW_UNSET };
+    aw_wish wish = aw_wish_for_folder(&t->rules, &plain);
+    aw_stamp line;
+
+    t->sketched = draws_lines(t) && aw_stamp_draw_line(t->stage.fd, wish.mode, &line)
+                  && aw_memo_sketch(t->stage.fd, t->payload, NULL, NULL, &t->folders);
 }
 
 static int fill_version(aw_txn *t)
 {
-    return aw_stage_fill(&t->stage, t->payload, t->live.fd, &t->rules, t->actions, &t->meter,
-                         &t->result, t->err);
+    t->linking = aw_stamp_now();
+    if (aw_stage_fill(&t->stage, t->payload, t->live.fd, &t->rules, t->actions, &t->meter,
+                      &t->result, t->err) < 0)
+        return -1;
+    sketch_version(t);
+    return 0;
 }
 
 static int ask_check(aw_txn *t)
@@ -225,9 +263,10 @@ static int name_result(aw_txn *t, const char *version, const char *previous)
 
 static int stage_links(aw_txn *t)
 {
+    t->links.target = t->target;
     if (name_result(t, t->stage.name, t->live.fd >= 0 ? t->live.name : NULL) < 0)
         return -1;
-    if (aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0)
+    if (!t->names_stay && aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0)
         return -1;
     if (aw_links_stage(&t->links, t->stage.name, t->err) < 0)
         return -1;
@@ -271,8 +310,12 @@ static size_t prune(aw_txn *t, const char *live)
 
 static void tidy(aw_txn *t)
 {
-    aw_links_drop_stale(t->target, &t->scan, t->payload, &t->result);
+    if (!t->names_stay)
+        aw_links_drop_stale(t->target, &t->scan, t->payload, &t->result);
     (void)prune(t, t->stage.name); /* how many does not matter here */
+    t->writer->names.count = 0;
+    if (draws_lines(t))
+        t->writer->no_lines = !aw_txn_settle(t, &t->line);
 }
 
 /* ---- when nothing differs ---------------------------------------------- */
@@ -281,7 +324,7 @@ static void tidy(aw_txn *t)
  * known to be synced, and for a version that is not. */
 static int vouch_for_live(aw_txn *t)
 {
-    if (!aw_txn_is_durable(t) || (t->untouched && t->note.durable))
+    if (!aw_txn_is_durable(t) || (t->synced && t->note.durable))
         return 0;
     if (!t->note.durable
         && (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), &t->meter,
@@ -295,16 +338,33 @@ static int vouch_for_live(aw_txn *t)
     return 0;
 }
 
+/* The same of a target whose names the writer knows. */
+static int confirm_remembered(aw_txn *t)
+{
+    if (vouch_for_live(t) < 0)
+        return -1;
+    if (!aw_txn_is_durable(t) || t->synced)
+        return 0;
+    if (aw_txn_recall_names(t) < 0)
+        return -1;
+    aw_txn_note_clean(t, t->scan.version_count - 1);
+    return 0;
+}
+
 /* What a write promises holds for this one too. */
 static int confirm_live(aw_txn *t)
 {
+    t->links.target = t->target;
     if (name_result(t, t->live.name, NULL) < 0)
         return -1;
+    if (t->remembered)
+        return confirm_remembered(t);
     if (t->untouched)
         return vouch_for_live(t);
     if (aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0 || vouch_for_live(t) < 0)
         return -1;
-    aw_txn_note_clean(t, t->scan.version_count - 1 - prune(t, t->live.name));
+    (void)prune(t, t->live.name); /* those that are gone are no longer in the scan */
+    aw_txn_note_clean(t, t->scan.version_count - 1);
     return 0;
 }
 
@@ -330,26 +390,25 @@ int aw_publish(aw_txn *t)
     return 0;
 }
 
-/* What has been written is to be read once before it has a print. What has been linked
- * has changed its ctime, and may be looked at again; but not when functions of the
- * caller's have run meanwhile, which may do anything, and take their time. */
+/* What has been written is to be read once before it has a print. What has been linked has
+ * another ctime now, from before the line. */
 static void learn_new_version(aw_txn *t)
 {
     aw_memo *learned = &t->learned;
-    bool called = t->hooks && (t->hooks->check || t->hooks->progress);
-    bool again = learned->clock == AW_CLOCK_MULTIGRAIN && !called;
     struct stat st;
 
     for (size_t i = 0; learned->prints && i < t->payload->count; i++) {
-        if (!again || t->actions[i] != AW_LINKED)
+        if (t->line.nsec == 0 || t->actions[i] != AW_LINKED)
             learned->prints[i].inode = 0;
     }
+    learned->from = t->linking;
+    learned->to = t->line;
     memcpy(learned->version, t->stage.name, sizeof learned->version);
     learned->device = aw_sys_fstat(t->stage.fd, &st) == 0 ? st.st_dev : 0;
     learned->payload = t->payload;
     learned->count = t->payload->count;
-    learned->listed = false;
-    aw_memo_look_again(learned, t->stage.fd);
+    learned->listed = t->sketched;
+    learned->folders = t->folders;
 }
 
 static void learn(aw_txn *t)
