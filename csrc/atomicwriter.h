@@ -173,6 +173,21 @@ AW_API size_t aw_payload_count(const aw_payload *payload);
 AW_API bool aw_payload_has(const aw_payload *payload, size_t index, const char *path,
                            size_t length, const aw_entry *entry);
 
+/* A payload that says what PAYLOAD says, which has been used; what it borrows is borrowed
+ * once more. Its paths are shared, whichever of the two is freed first: so that who changes
+ * few of many files need not build it anew, and a writer that has the other sees at once
+ * which. */
+AW_API int aw_payload_derive(const aw_payload *payload, aw_payload **derived, aw_error *err);
+
+/* Whether what was added after INDEX others is PATH (LENGTH bytes), clean as it stands. */
+AW_API bool aw_payload_is_at(const aw_payload *payload, size_t index, const char *path,
+                             size_t length);
+
+/* Put ENTRY in the place of what was added after INDEX others, which there is. Refuses what
+ * aw_payload_add() does. */
+AW_API int aw_payload_replace(aw_payload *payload, size_t index, const aw_entry *entry,
+                              aw_error *err);
+
 AW_API void aw_payload_free(aw_payload *payload);
 
 /* ---- writer ------------------------------------------------------------ */

@@ -278,8 +278,8 @@ static const aw_item *recall(comparison *c, const aw_item *item)
 
     for (; known && c->recalled < known->count; c->recalled++) {
         const aw_item *one = &known->items[c->recalled];
-        int order = one == item ? 0 : aw_path_compare(one->path, one->length,
-                                                      item->path, item->length);
+        int order = one->path == item->path ? 0 : aw_path_compare(one->path, one->length,
+                                                                  item->path, item->length);
 
         if (order >= 0)
             return order == 0 ? one : NULL;
@@ -439,9 +439,9 @@ static bool look_at_folder(void *context, const aw_folder *folder, const struct 
 
 static bool same_paths(const aw_payload *a, const aw_payload *b)
 {
-    bool same = a->count == b->count;
+    bool same = a->count == b->count, shared = aw_payload_same_paths(a, b);
 
-    for (size_t i = 0; a != b && same && i < a->count; i++)
+    for (size_t i = 0; !shared && same && i < a->count; i++)
         same = aw_path_compare(a->items[i].path, a->items[i].length,
                                b->items[i].path, b->items[i].length) == 0;
     return same;

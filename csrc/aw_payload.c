@@ -18,19 +18,34 @@ int aw_payload_new(aw_payload **payload, aw_error *err)
     if (!made)
         return aw_fail_memory(err);
     made->origin = -1;
+    atomic_init(&made->users, 1);
     *payload = made;
     return 0;
+}
+
+/* One user less of what payloads share. */
+static void let_go(aw_payload *payload)
+{
+    while (payload && atomic_fetch_sub(&payload->users, 1) == 1) {
+        aw_payload *base = payload->base;
+
+        aw_arena_clear(&payload->arena);
+        if (!payload->shares) {
+            free(payload->order);
+            free(payload->folders);
+        }
+        free(payload);
+        payload = base;
+    }
 }
 
 void aw_payload_free(aw_payload *payload)
 {
     if (!payload)
         return;
-    aw_arena_clear(&payload->arena);
     free(payload->items);
-    free(payload->order);
-    free(payload->folders);
-    free(payload);
+    payload->items = NULL;
+    let_go(payload);
 }
 
 size_t aw_payload_count(const aw_payload *payload)
@@ -87,6 +102,25 @@ int aw_payload_put(aw_payload *payload, const aw_item *item, aw_error *err)
     return 0;
 }
 
+/* Put what ENTRY says into ITEM. */
+static int take_entry(aw_payload *payload, aw_item *item, const aw_entry *entry, aw_error *err)
+{
+    const char *source = NULL;
+
+    if (entry->source) {
+        source = aw_arena_copy(&payload->arena, entry->source, strlen(entry->source));
+        if (!source)
+            return aw_fail_memory(err);
+    }
+    item->source = source;
+    item->data = source ? NULL : entry->data ? entry->data : "";
+    item->size = entry->size;
+    item->mode = entry->mode;
+    item->uid = entry->uid;
+    item->gid = entry->gid;
+    return 0;
+}
+
 int aw_payload_add(aw_payload *payload, const char *path, size_t length,
                    const aw_entry *entry, aw_error *err)
 {
@@ -98,18 +132,76 @@ int aw_payload_add(aw_payload *payload, const char *path, size_t length,
     if (check_entry(entry, path, length, err) < 0)
         return -1;
     item.path = clean;
-    item.size = entry->size;
-    item.mode = entry->mode;
-    item.uid = entry->uid;
-    item.gid = entry->gid;
-    if (entry->source) {
-        item.source = aw_arena_copy(&payload->arena, entry->source, strlen(entry->source));
-        if (!item.source)
-            return aw_fail_memory(err);
-    } else {
-        item.data = entry->data ? entry->data : "";
-    }
+    if (take_entry(payload, &item, entry, err) < 0)
+        return -1;
     return aw_payload_put(payload, &item, err);
+}
+
+/* ---- deriving ---------------------------------------------------------- */
+
+/* Sources are copied: those of the derived one that was derived from go with it. */
+static int copy_items(aw_payload *to, const aw_payload *from, aw_error *err)
+{
+    to->items = malloc((from->count + 1) * sizeof *to->items);
+    if (!to->items)
+        return aw_fail_memory(err);
+    memcpy(to->items, from->items, from->count * sizeof *to->items);
+    to->count = to->room = from->count;
+    for (size_t i = 0; i < to->count; i++) {
+        const char *source = to->items[i].source;
+
+        if (!source)
+            continue;
+        to->items[i].source = aw_arena_copy(&to->arena, source, strlen(source));
+        if (!to->items[i].source)
+            return aw_fail_memory(err);
+    }
+    return 0;
+}
+
+int aw_payload_derive(const aw_payload *payload, aw_payload **derived, aw_error *err)
+{
+    aw_payload *base = payload->base ? payload->base : (aw_payload *)payload, *made;
+
+    if (aw_payload_new(&made, err) < 0)
+        return -1;
+    atomic_fetch_add(&base->users, 1);
+    made->base = base;
+    made->shares = true;
+    made->order = payload->order;
+    made->folders = payload->folders;
+    made->folder_count = made->folder_room = payload->folder_count;
+    made->sealed = true;
+    if (copy_items(made, payload, err) < 0) {
+        aw_payload_free(made);
+        return -1;
+    }
+    *derived = made;
+    return 0;
+}
+
+bool aw_payload_same_paths(const aw_payload *a, const aw_payload *b)
+{
+    return a == b || (a->order && a->order == b->order);
+}
+
+bool aw_payload_is_at(const aw_payload *payload, size_t index, const char *path, size_t length)
+{
+    const aw_item *item;
+
+    if (index >= payload->count || !payload->sealed)
+        return false;
+    item = &payload->items[payload->order[index]];
+    return item->length == length && memcmp(item->path, path, length) == 0;
+}
+
+int aw_payload_replace(aw_payload *payload, size_t index, const aw_entry *entry, aw_error *err)
+{
+    aw_item *item = &payload->items[payload->order[index]];
+
+    if (check_entry(entry, item->path, item->length, err) < 0)
+        return -1;
+    return take_entry(payload, item, entry, err);
 }
 
 static bool same_text(const char *a, const char *b)
@@ -123,11 +215,10 @@ bool aw_payload_has(const aw_payload *payload, size_t index, const char *path, s
     const char *data = entry->data || entry->source ? entry->data : "";
     const aw_item *item;
 
-    if (index >= payload->count || !payload->sealed)
+    if (!aw_payload_is_at(payload, index, path, length))
         return false;
     item = &payload->items[payload->order[index]];
-    return item->length == length && memcmp(item->path, path, length) == 0
-           && item->mode == entry->mode && item->uid == entry->uid && item->gid == entry->gid
+    return item->mode == entry->mode && item->uid == entry->uid && item->gid == entry->gid
            && item->size == entry->size && !item->data == !data
            && (item->data == data || memcmp(item->data, data, item->size) == 0)
            && same_text(item->source, entry->source);
@@ -214,6 +305,12 @@ int aw_payload_seal(aw_payload *payload, aw_error *err)
 {
     if (payload->sealed)
         return 0;
+    if (payload->shares) { /* something was added since */
+        payload->order = NULL;
+        payload->folders = NULL;
+        payload->folder_count = payload->folder_room = 0;
+        payload->shares = false;
+    }
     if (payload->count > 1)
         qsort(payload->items, payload->count, sizeof *payload->items, by_path);
     if (find_clash(payload, err) < 0 || note_order(payload, err) < 0)

@@ -9,6 +9,7 @@
 #include "atomicwriter.h"
 #include "aw_memory.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 typedef struct aw_item {
@@ -44,7 +45,14 @@ struct aw_payload {
     bool       sealed;
     uint64_t   written;  /* by which of its writer's writes last; 0: by none */
     aw_arena   arena;
+    struct aw_payload *base; /* whose arena the paths are in; NULL: our own  */
+    bool       shares;   /* base's order and folders                         */
+    atomic_uint users;   /* of the arena, order and folders: we, and those
+                            that were derived                                */
 };
+
+/* Whether the paths of both are the same ones. */
+bool aw_payload_same_paths(const aw_payload *a, const aw_payload *b);
 
 /* Sort the items, refuse paths that clash, fill the folders. Idempotent. */
 int aw_payload_seal(aw_payload *payload, aw_error *err);

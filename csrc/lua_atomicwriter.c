@@ -58,6 +58,16 @@ static void keep_table(lua_State *L, int index)
 #endif
 }
 
+/* Push that table. */
+static void push_kept_table(lua_State *L, int index)
+{
+#if LUA_VERSION_NUM < 502
+    lua_getfenv(L, index);
+#else
+    lua_getiuservalue(L, index, 1);
+#endif
+}
+
 /* Have it keep none. */
 static void drop_table(lua_State *L, int index)
 {
@@ -102,6 +112,7 @@ static const char *push_text(lua_State *L, int index)
 
 typedef struct scratch {
     aw_payload     *payload;
+    bool            derived;    /* from the one that the writer has */
     aw_result       result;
     aw_list         paths;
     aw_version     *versions;
@@ -440,14 +451,14 @@ static void check_options(lua_State *L, int index, const field *fields, void *re
     lua_pop(L, 1);
 }
 
-/* Put the data of the entry on top of the stack into the table at HELD, at COUNT.
+/* Put the data of the entry on top of the stack into the table at HELD, at NUMBER.
  * The string "data" stands next to that: to push one anew may run finalizers. */
-static void hold_data(lua_State *L, int held, int count)
+static void hold_data(lua_State *L, int held, int number)
 {
     lua_pushvalue(L, lua_type(L, -1) == LUA_TTABLE ? held + 1 : -1);
     if (lua_type(L, -2) == LUA_TTABLE)
         lua_rawget(L, -2);
-    lua_rawseti(L, held, count);
+    lua_rawseti(L, held, number);
 }
 
 static int count_entries(lua_State *L, int index)
@@ -510,40 +521,54 @@ static int gather(lua_State *L, int index, int held, int room, scratch *own, aw_
         wrong = read_entry(L, &entry);
         if (wrong)
             return aw_fail_at(err, AW_E_INVALID_PAYLOAD, path, length, "%s", wrong);
-        if (held != 0 && entry.data) {
-            if (count == room) {
-                lua_pop(L, 2);
-                return 1;
-            }
-            hold_data(L, held, ++count);
+        if (held != 0 && count == room) {
+            lua_pop(L, 2);
+            return 1;
         }
+        count++;
+        if (held != 0 && entry.data)
+            hold_data(L, held, count);
         if (aw_payload_add(own->payload, path, length, &entry, err) < 0)
             return -1;
     }
     return 0;
 }
 
-/* Whether the table at INDEX says just what PAYLOAD does, in the same order, as the
- * same table does, or one that was made in the same way. Allocates nothing in Lua
- * when it does. */
-static bool is_payload(lua_State *L, int index, const aw_payload *payload)
+/* The table at INDEX has the same paths as KNOWN in the same order, as the same table does,
+ * or one that was made in the same way: then what it says is KNOWN itself, or else comes
+ * into OWN->payload, with the data that differ in the table at HELD, which has room for
+ * them. Allocates nothing in Lua. NULL if it has others, or an entry that is wrong. */
+static aw_payload *recognise(lua_State *L, int index, int held, aw_payload *known, scratch *own)
 {
     size_t count = 0;
+    aw_error ignored; /* who gathers it meets it again */
+    int top = lua_gettop(L);
 
-    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), count++) {
         aw_entry entry = AW_ENTRY_INIT;
         const char *path;
-        int top = lua_gettop(L);
         size_t length;
 
         path = lua_type(L, -2) == LUA_TSTRING ? lua_tolstring(L, -2, &length) : NULL;
-        if (!path || read_entry(L, &entry)
-            || !aw_payload_has(payload, count++, path, length, &entry)) {
-            lua_settop(L, top - 2);
-            return false;
-        }
+        if (!path || read_entry(L, &entry))
+            break;
+        if (aw_payload_has(known, count, path, length, &entry))
+            continue;
+        if (!aw_payload_is_at(known, count, path, length)
+            || (!own->payload && aw_payload_derive(known, &own->payload, &ignored) < 0)
+            || aw_payload_replace(own->payload, count, &entry, &ignored) < 0)
+            break;
+        if (entry.data)
+            hold_data(L, held, (int)count + 1);
     }
-    return count == aw_payload_count(payload);
+    own->derived = own->payload != NULL;
+    if (lua_gettop(L) == top && count == aw_payload_count(known))
+        return own->derived ? own->payload : known;
+    lua_settop(L, top);
+    aw_payload_free(own->payload);
+    own->payload = NULL;
+    own->derived = false;
+    return NULL;
 }
 
 /* ---- handles: writer, snapshot, watcher --------------------------------- */
@@ -553,7 +578,7 @@ typedef struct handle {
     aw_snapshot *snapshot; /* NULL once closed                      */
     aw_watcher  *watcher;
     aw_payload  *known;    /* the writer's, of its last write, or NULL */
-    int          room;     /* for the data of that                  */
+    int          room;     /* for the data of that, in the table    */
     bool         busy;     /* the writer runs one of its hooks      */
     int64_t      patience; /* its lock_timeout, in milliseconds     */
     char         version[AW_VERSION_MAX]; /* of the snapshot, or "" */
@@ -979,13 +1004,15 @@ static int fail(lua_State *L, const handle *self, scratch *own, const aw_error *
 static aw_payload *take_payload(lua_State *L, int index, int held, handle *self, scratch *own,
                                 aw_error *err)
 {
+    aw_payload *payload;
     int rc;
 
-    if (self->known && is_payload(L, index, self->known))
-        return self->known;
     lua_createtable(L, self->room, 0); /* as many as last time, very likely */
     lua_replace(L, held);
     check_open(L, WRITER); /* a finalizer may have closed it */
+    payload = self->known ? recognise(L, index, held, self->known, own) : NULL;
+    if (payload)
+        return payload;
     rc = gather(L, index, held, self->room, own, err);
     if (rc > 0) {
         release(own);
@@ -996,6 +1023,23 @@ static aw_payload *take_payload(lua_State *L, int index, int held, handle *self,
     return rc < 0 ? NULL : own->payload;
 }
 
+/* Put the data at HELD, of PAYLOAD's entries that differ, in the place of those that the
+ * handle keeps. */
+static void keep_data(lua_State *L, const aw_payload *payload, int held)
+{
+    int count = (int)aw_payload_count(payload);
+
+    push_kept_table(L, 1);
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(L, held, i);
+        if (lua_isnil(L, -1))
+            lua_pop(L, 1);
+        else
+            lua_rawseti(L, -2, i);
+    }
+    lua_pop(L, 1);
+}
+
 /* The writer takes over what it has written; the handle keeps the data, at HELD. */
 static void remember(lua_State *L, handle *self, aw_payload *payload, scratch *own, int held)
 {
@@ -1004,7 +1048,11 @@ static void remember(lua_State *L, handle *self, aw_payload *payload, scratch *o
         return;
     own->payload = NULL;
     self->known = payload;
-    self->room = (int)lua_rawlen(L, held);
+    if (own->derived) {
+        keep_data(L, payload, held);
+        return;
+    }
+    self->room = (int)aw_payload_count(payload);
     lua_pushvalue(L, held);
     keep_table(L, 1);
 }
