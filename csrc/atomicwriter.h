@@ -211,10 +211,14 @@ typedef struct aw_options {
     bool          reuse;         /* hard-link what is unchanged; true        */
     bool          create;        /* a missing target is made by the first
                                     write, its parent must exist; false      */
+    bool          early;         /* let a thread drop the versions that are
+                                    not kept; false. See aw_writer_settle()  */
+    bool          prepare;       /* let a thread make the next version's
+                                    directory; false. See there              */
 } aw_options;
 
 #define AW_OPTIONS_INIT \
-    { 0644, 0755, AW_UNSET, AW_UNSET, 1, AW_DURABLE, 10000, true, false }
+    { 0644, 0755, AW_UNSET, AW_UNSET, 1, AW_DURABLE, 10000, true, false, false, false }
 
 /* Versions that leases keep alive beyond options.keep. When there are more,
  * the oldest go although somebody reads them: a stuck reader must not fill
@@ -245,6 +249,23 @@ AW_API const char *aw_writer_target(const aw_writer *writer);
 /* Change options.lock_timeout (milliseconds, 0 or more) from the next call on. */
 AW_API void aw_writer_set_lock_timeout(aw_writer *writer, int64_t timeout);
 
+/* Wait until a thread is done with what the last aw_write() has left to it.
+ *
+ * With options.early or options.prepare, aw_write() returns when the new version is live and,
+ * if it is to be, durable. A thread of its own then goes on, with the lock, so that other
+ * writers wait for it as they do for any: EARLY, it does (14); PREPARE, it links all files
+ * of the version into a fresh directory, "..next", and syncs that as durability says. The
+ * next write, if few files differ, then need only change those there. It must know the last
+ * one, see aw_writer_remember(), and that the directory is still as it was, for which stamps
+ * must be multigrain (Linux 6.13); else it goes the ordinary way. "..next" is private to its
+ * owner, and is swept by whoever writes next if this process ends, or changes something.
+ *
+ * The thread has all signals blocked, and a warning of its is one of the next result's. The
+ * functions that take the lock, and aw_writer_close(), wait for it themselves; so does no
+ * other. In a child that was forked meanwhile there is no thread to wait for. */
+AW_API void aw_writer_settle(aw_writer *writer);
+
+/* Waits as aw_writer_settle() does. */
 AW_API void aw_writer_close(aw_writer *writer);
 
 /* A list of strings; part of aw_result, freed with it. */

@@ -24,6 +24,7 @@ int aw_rules_for(int target, const aw_options *options, aw_rules *rules, aw_erro
     rules->natural_uid = aw_sys_geteuid();
     rules->natural_gid = aw_sys_getegid();
     rules->probed = target < 0;
+    rules->links_only = false;
     rules->locked = false;
     rules->edited = false;
     if (target < 0)
@@ -471,7 +472,7 @@ static int compare_with_live(comparison *c, const aw_live *live, const aw_payloa
 
     if (sketched && c->memo->listed && c->memo->folders == c->learned->folders
         && same_paths(payload, c->memo->payload)) {
-        c->learned->listed = true;
+        c->learned->as_known = c->learned->listed = true;
         return compare_files(c, payload, actions);
     }
     c->learned->listed = sketched && seen.settled;

@@ -23,6 +23,7 @@ typedef struct aw_rules {
     uid_t             natural_uid;  /* what a file freshly written below the */
     gid_t             natural_gid;  /* target gets                           */
     bool              probed;       /* found out by making one, see below    */
+    bool              links_only;   /* where linking is refused, fail        */
     bool              locked;       /* we hold the lock, and may make names  */
     bool              edited;       /* a kept file has been written to since
                                        its version was made, to the same end */

@@ -190,6 +190,10 @@ static int note_name(aw_scan *scan, const char *name, aw_type type, aw_error *er
         scan->data_tmp_type = type;
         return 0;
     }
+    if (type == AW_DIRECTORY && strcmp(name, AW_NAME_NEXT) == 0) {
+        scan->next = true;
+        return 0;
+    }
     name = aw_arena_copy(&scan->arena, name, strlen(name));
     if (!name)
         return aw_fail_memory(err);

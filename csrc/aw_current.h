@@ -58,6 +58,7 @@ typedef struct aw_scan {
     aw_found    *found;     /* all other names but "..data" and "..lock",
                                sorted                                        */
     size_t       found_count, found_room;
+    bool         next;      /* the directory "..next" is there               */
     bool         data_tmp;  /* "..data_tmp" is there                         */
     aw_type      data_tmp_type;
     uint64_t     sketch;    /* of all names and types that are there: a sum, so
@@ -66,7 +67,7 @@ typedef struct aw_scan {
 } aw_scan;
 
 #define AW_SCAN_INIT \
-    { NULL, 0, 0, NULL, 0, 0, NULL, 0, 0, false, AW_LINK, 0, AW_ARENA_INIT }
+    { NULL, 0, 0, NULL, 0, 0, NULL, 0, 0, false, false, AW_LINK, 0, AW_ARENA_INIT }
 
 /* Read the target once. SCAN is AW_SCAN_INIT before, and cleared by the caller
  * after a failure too. */

@@ -58,6 +58,15 @@ aw_print aw_print_of(const struct stat *st, aw_clock clock)
     return print;
 }
 
+void aw_memo_set_line(aw_memo *memo, const aw_stamp *line)
+{
+    memo->to = *line;
+    if (line->nsec == 0) {
+        free(memo->prints);
+        memo->prints = NULL;
+    }
+}
+
 bool aw_memo_knows(const aw_memo *memo, size_t index, const struct stat *st)
 {
     const aw_print *print = &memo->prints[index];

@@ -57,6 +57,8 @@ typedef struct aw_memo {
     size_t      count;                   /* of its items, when it was written */
     aw_print   *prints;                  /* of each item; NULL: none         */
     aw_stamp    from, to;                /* of the links since; to is 0: none */
+    bool        as_known;                /* the names below the live version are
+                                            those that were remembered       */
     bool        listed;                  /* its directories were seen to hold
                                             these names, and no others, when
                                             they looked like this:           */
@@ -64,7 +66,7 @@ typedef struct aw_memo {
 } aw_memo;
 
 #define AW_MEMO_INIT \
-    { "", 0, AW_CLOCK_UNKNOWN, NULL, 0, NULL, { 0, 0 }, { 0, 0 }, false, 0 }
+    { "", 0, AW_CLOCK_UNKNOWN, NULL, 0, NULL, { 0, 0 }, { 0, 0 }, false, false, 0 }
 
 /* Whether MEMO says what is in VERSION, on DEVICE. */
 bool aw_memo_speaks_of(const aw_memo *memo, const char *version, dev_t device);
@@ -81,6 +83,10 @@ aw_clock aw_clock_of(int fd);
 /* The print of a file that ST is of, with inode 0 where none can be taken. ST must
  * be from before its data was read. */
 aw_print aw_print_of(const struct stat *st, aw_clock clock);
+
+/* All that the write which made its version did to stamps is before LINE; where that is 0,
+ * nobody knows, and there are no prints. */
+void aw_memo_set_line(aw_memo *memo, const aw_stamp *line);
 
 /* Whether ST is of the file that item INDEX is in, as it was when it had these data. */
 bool aw_memo_knows(const aw_memo *memo, size_t index, const struct stat *st);

@@ -17,6 +17,7 @@
 #define AW_NAME_DATA     "..data"
 #define AW_NAME_DATA_TMP "..data_tmp"
 #define AW_NAME_LOCK     "..lock"
+#define AW_NAME_NEXT     "..next" /* see aw_ahead */
 
 /* What a version is called while it is being removed. Like "..data_tmp" it
  * exists only inside a write, and the next one sweeps it. */

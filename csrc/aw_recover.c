@@ -159,6 +159,15 @@ static int sweep_dangling(int target, aw_scan *scan, const aw_live *live,
     return 0;
 }
 
+void aw_recover_drop_next(int target, aw_scan *scan, aw_result *result)
+{
+    if (!scan->next)
+        return;
+    scan->next = false;
+    aw_scan_went(scan, AW_NAME_NEXT, AW_DIRECTORY);
+    (void)remove_or_warn(target, AW_NAME_NEXT, result);
+}
+
 int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
                      const aw_payload *payload, bool durable, aw_result *result,
                      aw_error *err)
@@ -175,6 +184,7 @@ int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
         aw_scan_went(scan, scan->retired[i], AW_DIRECTORY);
         (void)remove_or_warn(target, scan->retired[i], result);
     }
+    aw_recover_drop_next(target, scan, result);
     return sweep_dangling(target, scan, live, payload, &settled, result, err);
 }
 

@@ -27,6 +27,9 @@ int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
                      const aw_payload *payload, bool durable, aw_result *result,
                      aw_error *err);
 
+/* Remove "..next", if SCAN has it, which nobody reads. */
+void aw_recover_drop_next(int target, aw_scan *scan, aw_result *result);
+
 /* (14) Remove the retained versions in SCAN beyond KEEP, except the LIVE one,
  * and those that a reader leases: LEASED_MAX of them, the newest. DURABLE: sync
  * in between as INV-3 says. Failures are warnings. Returns the number removed; those are

@@ -21,7 +21,7 @@ enum { SYNCFS_MIN = 48 };
 
 /* ---- (6) making it ----------------------------------------------------- */
 
-int aw_stage_make(aw_stage *stage, int target, const char *newest, aw_error *err)
+int aw_stage_name(aw_stage *stage, int target, const char *newest, aw_error *err)
 {
     struct timespec now;
 
@@ -31,6 +31,13 @@ int aw_stage_make(aw_stage *stage, int target, const char *newest, aw_error *err
         return aw_fail(err, AW_E_FOREIGN_ENTRY, newest,
                        "no version's name can be greater than this one");
     stage->target = target;
+    return 0;
+}
+
+int aw_stage_make(aw_stage *stage, int target, const char *newest, aw_error *err)
+{
+    if (aw_stage_name(stage, target, newest, err) < 0)
+        return -1;
     stage->fd = aw_at_make_dir(target, stage->name); /* INV-2: nobody races us to it */
     return stage->fd < 0 ? aw_fail_io(err, "mkdirat", stage->name) : 0;
 }
@@ -64,6 +71,7 @@ typedef struct filler {
     aw_cursor         origin;
     aw_copier         copier;
     bool              writeback; /* start writing back at once, sync later    */
+    unsigned char    *touched;   /* folders that change; NULL: all are new    */
     aw_meter         *meter;
     aw_result        *result;
     aw_error         *err;
@@ -86,19 +94,25 @@ static int fail_folder(aw_error *err, const char *op, const aw_folder *folder)
                               : aw_fail_io(err, op, ".");
 }
 
+static int make_folder(filler *f, const aw_folder *folder)
+{
+    char name[NAME_MAX + 1];
+    int made;
+
+    if (!aw_cursor_enter_parent(&f->to, folder->path, folder->length))
+        return fail_folder(f->err, "openat", folder);
+    made = aw_at_make_dir(f->to.dir, folder_name(folder, name));
+    if (made < 0)
+        return fail_folder(f->err, "mkdirat", folder);
+    aw_close_fd(&made);
+    return 0;
+}
+
 static int make_folders(filler *f)
 {
     for (size_t i = 1; i < f->payload->folder_count; i++) {
-        const aw_folder *folder = &f->payload->folders[i];
-        char name[NAME_MAX + 1];
-        int made;
-
-        if (!aw_cursor_enter_parent(&f->to, folder->path, folder->length))
-            return fail_folder(f->err, "openat", folder);
-        made = aw_at_make_dir(f->to.dir, folder_name(folder, name));
-        if (made < 0)
-            return fail_folder(f->err, "mkdirat", folder);
-        aw_close_fd(&made);
+        if (make_folder(f, &f->payload->folders[i]) < 0)
+            return -1;
     }
     return 0;
 }
@@ -121,6 +135,8 @@ static int finish_folders(filler *f)
         aw_wish wish = aw_wish_for_folder(f->rules, folder);
         const char *failed;
 
+        if (f->touched && !f->touched[i])
+            continue;
         if (aw_cursor_enter(&f->to, folder->path, folder->length) < 0)
             return fail_folder(f->err, "openat", folder);
         failed = set_mode_and_owner(f->to.dir, &wish);
@@ -218,46 +234,207 @@ static int link_item(filler *f, const aw_item *item, const char *name, unsigned 
         return aw_fail_io(f->err, "openat", item->path);
     if (aw_sys_linkat(from->dir, there, f->to.dir, name) == 0)
         return 1;
-    return refuses_links(errno) ? 0 : aw_fail_io(f->err, "linkat", item->path);
+    return refuses_links(errno) && !f->rules->links_only ? 0 : aw_fail_io(f->err, "linkat", item->path);
+}
+
+/* Item INDEX in the directory that it belongs in, as its action says. */
+static int fill_item(filler *f, const aw_item *item, unsigned char *action)
+{
+    const char *name = aw_cursor_enter_parent(&f->to, item->path, item->length);
+    int linked;
+
+    if (!name)
+        return aw_fail_io(f->err, "openat", item->path);
+    linked = link_item(f, item, name, *action);
+    if (linked < 0 || (linked == 0 && write_item(f, item, name) < 0))
+        return -1;
+    *action = linked ? AW_LINKED : AW_WRITTEN;
+    f->result->linked += (size_t)linked;
+    return 0;
 }
 
 static int fill_items(filler *f, unsigned char *actions)
 {
     for (size_t i = 0; i < f->payload->count; i++) {
-        const aw_item *item = &f->payload->items[i];
-        const char *name = aw_cursor_enter_parent(&f->to, item->path, item->length);
-        int linked;
-
-        if (!name)
-            return aw_fail_io(f->err, "openat", item->path);
-        linked = link_item(f, item, name, actions[i]);
-        if (linked < 0 || (linked == 0 && write_item(f, item, name) < 0))
+        if (fill_item(f, &f->payload->items[i], &actions[i]) < 0)
             return -1;
-        actions[i] = linked ? AW_LINKED : AW_WRITTEN;
-        f->result->linked += (size_t)linked;
         if (aw_meter_files(f->meter, 1, f->err) < 0)
             return -1;
     }
     return 0;
 }
 
+static filler filler_of(aw_stage *stage, const aw_payload *payload, int live,
+                        const aw_rules *rules, aw_meter *meter, aw_result *result, aw_error *err)
+{
+    filler f = { payload, rules, AW_CURSOR_INIT(stage->fd), AW_CURSOR_INIT(live),
+                 AW_CURSOR_INIT(payload->origin), { NULL, &result->bytes, meter, err },
+                 false, NULL, meter, result, err };
+
+    f.writeback = rules->options->durability == AW_DURABLE
+                  && payload->count - result->unchanged < SYNCFS_MIN;
+    return f;
+}
+
+static void close_filler(filler *f)
+{
+    aw_cursor_close(&f->to);
+    aw_cursor_close(&f->live);
+    aw_cursor_close(&f->origin);
+    free(f->copier.buffer);
+}
+
 int aw_stage_fill(aw_stage *stage, const aw_payload *payload, int live,
                   const aw_rules *rules, unsigned char *actions, aw_meter *meter,
                   aw_result *result, aw_error *err)
 {
-    filler f = { payload, rules, AW_CURSOR_INIT(stage->fd), AW_CURSOR_INIT(live),
-                 AW_CURSOR_INIT(payload->origin), { NULL, &result->bytes, meter, err },
-                 false, meter, result, err };
+    filler f = filler_of(stage, payload, live, rules, meter, result, err);
     int rc = -1;
 
-    f.writeback = rules->options->durability == AW_DURABLE
-                  && payload->count - result->unchanged < SYNCFS_MIN;
     if (make_folders(&f) == 0 && fill_items(&f, actions) == 0)
         rc = finish_folders(&f);
-    aw_cursor_close(&f.to);
-    aw_cursor_close(&f.live);
-    aw_cursor_close(&f.origin);
-    free(f.copier.buffer);
+    close_filler(&f);
+    return rc;
+}
+
+/* ---- (7) changing what is linked --------------------------------------- */
+
+static const size_t NO_FOLDER = (size_t)-1;
+
+/* Which of PAYLOAD's folders, which are in tree order, PATH is. */
+static size_t find_folder(const aw_payload *payload, const char *path, size_t length)
+{
+    size_t low = 0, high = payload->folder_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const aw_folder *folder = &payload->folders[middle];
+        int order = aw_path_compare(folder->path, folder->length, path, length);
+
+        if (order == 0)
+            return middle;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NO_FOLDER;
+}
+
+/* The directory that holds PATH has changed, if it is to stay. */
+static void touch_parent(filler *f, const char *path, size_t length)
+{
+    size_t folder = find_folder(f->payload, path, aw_path_parent(path, length));
+
+    if (folder != NO_FOLDER)
+        f->touched[folder] = 1;
+}
+
+static int drop(filler *f, const char *path, size_t length, int flags)
+{
+    const char *base = aw_cursor_enter_parent(&f->to, path, length);
+    char name[NAME_MAX + 1];
+    size_t size = base ? length - (size_t)(base - path) : 0;
+
+    if (!base)
+        return aw_fail_io_at(f->err, "openat", path, length);
+    memcpy(name, base, size);
+    name[size] = '\0';
+    if (aw_sys_unlinkat(f->to.dir, name, flags) < 0)
+        return aw_fail_io_at(f->err, "unlinkat", path, length);
+    touch_parent(f, path, length);
+    return 0;
+}
+
+/* Unlink what is not to stay. Both payloads are in tree order. */
+static int drop_items(filler *f, const aw_payload *before, const unsigned char *actions)
+{
+    size_t i = 0;
+
+    for (size_t b = 0; b < before->count; b++) {
+        const aw_item *old = &before->items[b];
+        int order = 1;
+
+        for (; order > 0 && i < f->payload->count; i += order > 0) {
+            const aw_item *item = &f->payload->items[i];
+
+            order = old->path == item->path ? 0 : aw_path_compare(old->path, old->length,
+                                                                  item->path, item->length);
+        }
+        if (order == 0 && actions[i] == AW_KEEP)
+            continue;
+        if (drop(f, old->path, old->length, 0) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Remove the directories that are not to stay, children first, and make new ones. */
+static int change_folders(filler *f, const aw_payload *before)
+{
+    for (size_t i = before->folder_count; i-- > 1;) {
+        const aw_folder *old = &before->folders[i];
+
+        if (find_folder(f->payload, old->path, old->length) == NO_FOLDER
+            && drop(f, old->path, old->length, AT_REMOVEDIR) < 0)
+            return -1;
+    }
+    for (size_t i = 1; i < f->payload->folder_count; i++) {
+        const aw_folder *folder = &f->payload->folders[i];
+
+        if (find_folder(before, folder->path, folder->length) != NO_FOLDER)
+            continue;
+        if (make_folder(f, folder) < 0)
+            return -1;
+        touch_parent(f, folder->path, folder->length);
+        f->touched[i] = 1;
+    }
+    return 0;
+}
+
+static int amend_items(filler *f, unsigned char *actions)
+{
+    for (size_t i = 0; i < f->payload->count; i++) {
+        const aw_item *item = &f->payload->items[i];
+
+        if (actions[i] == AW_KEEP) {
+            actions[i] = AW_LINKED;
+            f->result->linked++;
+        } else {
+            if (fill_item(f, item, &actions[i]) < 0)
+                return -1;
+            touch_parent(f, item->path, item->length);
+        }
+        if (aw_meter_files(f->meter, 1, f->err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The directories that were made so that they could be written to, and the version's own. */
+static void touch_unfinished(filler *f)
+{
+    for (size_t i = 0; i < f->payload->folder_count; i++) {
+        aw_wish wish = aw_wish_for_folder(f->rules, &f->payload->folders[i]);
+
+        if (i == 0 || (wish.mode & 0300) != 0300)
+            f->touched[i] = 1;
+    }
+}
+
+int aw_stage_amend(aw_stage *stage, const aw_payload *before, const aw_payload *payload,
+                   const aw_rules *rules, unsigned char *actions, unsigned char *touched,
+                   aw_meter *meter, aw_result *result, aw_error *err)
+{
+    filler f = filler_of(stage, payload, -1, rules, meter, result, err);
+    int rc = -1;
+
+    f.touched = touched;
+    touch_unfinished(&f);
+    if (drop_items(&f, before, actions) == 0 && change_folders(&f, before) == 0
+        && amend_items(&f, actions) == 0)
+        rc = finish_folders(&f);
+    close_filler(&f);
     return rc;
 }
 
@@ -311,8 +488,8 @@ static int sync_folder(aw_cursor *cursor, const aw_folder *folder, aw_error *err
 
 /* 1, 0 or -1 as above. */
 static int sync_each(aw_cursor *cursor, const aw_payload *payload,
-                     const unsigned char *actions, unsigned which, aw_meter *meter,
-                     aw_error *err)
+                     const unsigned char *actions, unsigned which,
+                     const unsigned char *touched, aw_meter *meter, aw_error *err)
 {
     int rc = 1;
 
@@ -323,6 +500,8 @@ static int sync_each(aw_cursor *cursor, const aw_payload *payload,
             rc = -1;
     }
     for (size_t i = payload->folder_count; rc == 1 && i-- > 0;) {
+        if (touched && !touched[i])
+            continue;
         rc = sync_folder(cursor, &payload->folders[i], err);
         if (rc == 1 && aw_meter_files(meter, 0, err) < 0)
             rc = -1;
@@ -339,7 +518,7 @@ static int sync_file_system(int root, size_t count, aw_meter *meter, aw_error *e
 }
 
 int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *actions,
-                  unsigned which, aw_meter *meter, aw_error *err)
+                  unsigned which, const unsigned char *touched, aw_meter *meter, aw_error *err)
 {
     aw_cursor cursor = AW_CURSOR_INIT(root);
     size_t count = 0;
@@ -350,7 +529,7 @@ int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *acti
     if (aw_meter_begin(meter, AW_SYNCING, count, err) < 0)
         return -1;
     if (count < SYNCFS_MIN || !may_syncfs(root))
-        rc = sync_each(&cursor, payload, actions, which, meter, err);
+        rc = sync_each(&cursor, payload, actions, which, touched, meter, err);
     aw_cursor_close(&cursor);
     if (rc != 0)
         return rc < 0 ? -1 : 0;

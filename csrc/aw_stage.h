@@ -20,7 +20,10 @@ typedef struct aw_stage {
 
 #define AW_STAGE_INIT { -1, -1, "" }
 
-/* (6) Make a directory with a name greater than NEWEST. */
+/* Give it a name greater than NEWEST. */
+int aw_stage_name(aw_stage *stage, int target, const char *newest, aw_error *err);
+
+/* (6) Make a directory with such a name. */
 int aw_stage_make(aw_stage *stage, int target, const char *newest, aw_error *err);
 
 /* (7) Fill it: link from LIVE (a version's directory, or -1) what ACTIONS say
@@ -31,11 +34,18 @@ int aw_stage_fill(aw_stage *stage, const aw_payload *payload, int live,
                   const aw_rules *rules, unsigned char *actions, aw_meter *meter,
                   aw_result *result, aw_error *err);
 
+/* (7) The same where STAGE has all files of BEFORE linked already, in directories that can
+ * be written to: change it into PAYLOAD. TOUCHED, one for each of PAYLOAD's folders and 0
+ * before, says which have changed. */
+int aw_stage_amend(aw_stage *stage, const aw_payload *before, const aw_payload *payload,
+                   const aw_rules *rules, unsigned char *actions, unsigned char *touched,
+                   aw_meter *meter, aw_result *result, aw_error *err);
+
 /* (9) Make what PAYLOAD describes durable below ROOT, the stage or the live
- * version: each file whose action has a bit in WHICH, and every directory,
- * children first. */
+ * version: each file whose action has a bit in WHICH, and every directory, or those that
+ * are TOUCHED if that is not NULL, children first. */
 int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *actions,
-                  unsigned which, aw_meter *meter, aw_error *err);
+                  unsigned which, const unsigned char *touched, aw_meter *meter, aw_error *err);
 
 #define AW_BIT(action) (1u << (action))
 

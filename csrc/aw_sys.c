@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,6 +122,25 @@ static long sys_file_system_type(int fd)
     return fstatfs(fd, &fs) < 0 ? -1 : (long)fs.f_type;
 }
 
+/* A thread that no signal of the program's reaches. -1 with errno. */
+static int sys_thread_start(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    sigset_t all, before;
+    int code;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    code = pthread_create(thread, NULL, run, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = code;
+    return code == 0 ? 0 : -1;
+}
+
+static int sys_thread_join(pthread_t thread)
+{
+    return pthread_join(thread, NULL) == 0 ? 0 : -1;
+}
+
 #ifndef AW_TEST
 const
 #endif
@@ -160,6 +180,9 @@ aw_sys_table aw_sys = {
     .fd_path = sys_fd_path,
     .kernel_release = sys_kernel_release,
     .file_system_type = sys_file_system_type,
+    .getpid = getpid,
+    .thread_start = sys_thread_start,
+    .thread_join = sys_thread_join,
 };
 
 bool aw_sys_kernel_at_least(unsigned long major, unsigned long minor)

@@ -14,6 +14,7 @@
 #include "atomicwriter.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <time.h>
@@ -61,7 +62,11 @@
     X(gid_t, getegid, (void), ()) \
     X(int, fd_path, (int fd, char *path, size_t size), (fd, path, size)) \
     X(int, kernel_release, (char *buffer, size_t size), (buffer, size)) \
-    X(long, file_system_type, (int fd), (fd))
+    X(long, file_system_type, (int fd), (fd)) \
+    X(int, getpid, (void), ()) \
+    X(int, thread_start, (pthread_t *thread, void *(*run)(void *), void *argument), \
+      (thread, run, argument)) \
+    X(int, thread_join, (pthread_t thread), (thread))
 
 #define AW_SYS_FIELD(type, name, parameters, arguments) type (*name) parameters;
 typedef struct aw_sys_table {

@@ -28,6 +28,7 @@ void aw_txn_begin(aw_txn *t, aw_writer *writer, aw_payload *payload, const aw_ho
     t->hooks = hooks;
     t->meter = (aw_meter)AW_METER_INIT(hooks);
     t->target = t->lock = t->origin = -1;
+    t->ahead = (aw_ahead)AW_AHEAD_INIT;
     t->live = no_live;
     t->stage = no_stage;
     t->err = err;
@@ -224,6 +225,7 @@ int aw_txn_recall_names(aw_txn *t)
         t->scan.versions[t->scan.version_count++] = name;
     }
     t->scan.sketch = names->sketch;
+    t->scan.next = t->writer->ahead.fd >= 0;
     t->surveyed = names->stamp;
     t->sure = true; /* a line was drawn behind it */
     find_newest(t);
@@ -343,7 +345,7 @@ void aw_txn_note_clean(aw_txn *t, size_t retained)
 /* The new version is the newest; the target's ctime is STAMP. */
 static void remember_names(aw_txn *t, const aw_stamp *stamp)
 {
-    aw_names *names = &t->writer->names;
+    aw_names *names = &t->names;
 
     if (t->scan.version_count >= AW_NAMES_MAX)
         return;
@@ -355,28 +357,36 @@ static void remember_names(aw_txn *t, const aw_stamp *stamp)
     names->sketch = t->scan.sketch;
 }
 
-bool aw_txn_settle(aw_txn *t, aw_stamp *line)
+/* What was made ahead of time is nothing that others should find. */
+static void note_names(aw_txn *t, const aw_stamp *stamp)
+{
+    if (t->scan.next || !turn_note_to(t, t->stage.name, t->stage.fd))
+        return;
+    t->note.clean = true;
+    t->note.synced = false; /* not what was tidied up */
+    t->note.target_stamp = *stamp;
+    t->note.retained = t->scan.version_count;
+    aw_lock_write_note(t->target, t->lock, &t->note);
+}
+
+bool aw_txn_settle(aw_txn *t)
 {
     size_t retained = t->scan.version_count;
     aw_stamp stamp;
     struct stat st;
 
-    t->writer->names.count = 0;
-    if (!aw_lock_draw_line(t->target, t->lock, line))
+    if (!aw_lock_draw_line(t->target, t->lock, &t->line)) {
+        t->line = (aw_stamp) { 0, 0 };
         return false;
+    }
     if (t->result.warnings.count > 0 || retained > t->writer->options.keep
         || aw_sys_fstat(t->target, &st) < 0)
         return true;
     stamp = aw_stamp_of(&st); /* less than the line: whoever comes from now on changes it */
-    if (!aw_scan_is_right(t->target, &t->scan)
-        || !turn_note_to(t, t->stage.name, t->stage.fd))
+    if (!aw_scan_is_right(t->target, &t->scan))
         return true;
-    t->note.clean = true;
-    t->note.synced = false; /* not what was tidied up */
-    t->note.target_stamp = stamp;
-    t->note.retained = retained;
-    aw_lock_write_note(t->target, t->lock, &t->note);
     remember_names(t, &stamp);
+    note_names(t, &stamp);
     return true;
 }
 
@@ -416,6 +426,7 @@ int aw_txn_finish(aw_txn *t, int rc, aw_result *result)
     aw_scan_clear(&t->scan);
     aw_tree_clear(&t->origin_tree);
     free(t->actions);
+    free(t->touched);
     aw_memo_drop(&t->learned);
     if (rc == 0)
         *result = t->result;

@@ -8,6 +8,7 @@
 #define AW_TXN_H
 
 #include "atomicwriter.h"
+#include "aw_ahead.h"
 #include "aw_compare.h"
 #include "aw_current.h"
 #include "aw_links.h"
@@ -40,6 +41,9 @@ struct aw_writer {
     uint64_t   writes;   /* that have succeeded                              */
     aw_names   names;
     bool       no_lines; /* can be drawn here, it turned out                 */
+    aw_ahead   ahead;    /* the next version's directory, if there is one    */
+    struct aw_after *after; /* the last write, which a thread goes on with   */
+    aw_list    warnings; /* of that thread, for the next result              */
 };
 
 typedef struct aw_txn {
@@ -57,8 +61,16 @@ typedef struct aw_txn {
     bool             synced;        /* ... and its names are synced           */
     bool             remembered;    /* ... and the writer knows them          */
     bool             names_stay;    /* no visible name comes or goes          */
-    aw_stamp         linking;       /* when linking began, and the line behind */
-    aw_stamp         line;          /* all that was done; 0 where there is none */
+    aw_stamp         linking;       /* when linking began                     */
+    unsigned char   *touched;       /* folders that differ from those of what */
+                                    /* was made ahead of time; NULL: all do   */
+    bool             draws_lines;   /* it pays, and says something            */
+    bool             leaves_pruning;/* (14), for after the call               */
+    bool             prepares;      /* the next version's directory           */
+    aw_stamp         line;          /* the last thing that was done is before */
+    bool             no_lines;      /* ... if there is a line                 */
+    aw_names         names;         /* as they are then                       */
+    aw_ahead         ahead;         /* made for the next write                */
     bool             sketched;      /* the new version's directories were,    */
     uint64_t         folders;       /* before anybody saw them                */
     aw_stamp         surveyed;      /* the target's ctime before its names    */
@@ -121,11 +133,10 @@ void aw_txn_note_durable(aw_txn *t, const char *version, int fd);
  * change to them is sure to show in its ctime. */
 void aw_txn_note_clean(aw_txn *t, size_t retained);
 
-/* When all is done: draw *LINE, behind which others' changes begin. Then, if the names in
- * the target are those that SCAN's sketch is of, with what was retained in its list, note
- * that for whoever comes next, and have the writer remember it. False where no line can be
- * drawn. */
-bool aw_txn_settle(aw_txn *t, aw_stamp *line);
+/* When all is done: draw LINE, behind which others' changes begin. Then, if the names in
+ * the target are those that SCAN's sketch is of, with what was retained in its list, fill
+ * NAMES, and note that for whoever comes next. False where no line can be drawn. */
+bool aw_txn_settle(aw_txn *t);
 
 /* Undo if RC is a failure before the swap; give up everything; hand out the
  * result if RC is 0. Returns RC, with err->committed set as it is. */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* AT_SYMLINK_NOFOLLOW */
 #include "aw_versions.h"
 
+#include "aw_after.h"
 #include "aw_at.h"
 #include "aw_error.h"
 #include "aw_name.h"
@@ -109,6 +110,7 @@ int aw_rollback(aw_writer *writer, const char *version, const char *expected,
     aw_txn t;
     int rc;
 
+    aw_after_wait(writer);
     aw_txn_begin(&t, writer, NULL, hooks, err);
     t.choose = choose_origin;
     t.wanted = version;
@@ -152,6 +154,7 @@ int aw_collect(aw_writer *writer, size_t *removed, aw_error *err)
     aw_txn t;
     int rc;
 
+    aw_after_wait(writer);
     aw_txn_begin(&t, writer, NULL, NULL, err);
     rc = collect(&t, &count, &pruned);
     if (rc == 0 || pruned)

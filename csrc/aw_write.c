@@ -2,11 +2,13 @@
 #define _GNU_SOURCE /* AT_FDCWD */
 #include "aw_write.h"
 
+#include "aw_after.h"
 #include "aw_at.h"
 #include "aw_compare.h"
 #include "aw_error.h"
 #include "aw_links.h"
 #include "aw_lock.h"
+#include "aw_name.h"
 #include "aw_recover.h"
 #include "aw_snapshot.h"
 #include "aw_stage.h"
@@ -51,6 +53,7 @@ int aw_writer_open(const char *target, const aw_options *options, aw_writer **wr
     if (!made)
         return aw_fail_memory(err);
     made->options = options ? *options : defaults;
+    made->ahead = (aw_ahead)AW_AHEAD_INIT;
     if (aw_target_absolute(target, &made->target, err) < 0) {
         free(made);
         return -1;
@@ -77,10 +80,18 @@ void aw_writer_set_lock_timeout(aw_writer *writer, int64_t timeout)
     writer->options.lock_timeout = timeout > 0 ? timeout : 0;
 }
 
+void aw_writer_settle(aw_writer *writer)
+{
+    aw_after_wait(writer);
+}
+
 void aw_writer_close(aw_writer *writer)
 {
     if (!writer)
         return;
+    aw_after_wait(writer);
+    aw_ahead_close(&writer->ahead); /* INV-2: its name is left to the next write */
+    aw_list_clear(&writer->warnings);
     aw_memo_drop(&writer->learned);
     aw_memo_clear(&writer->memo);
     free(writer->target);
@@ -113,6 +124,7 @@ static int sweep(aw_txn *t)
         t->untouched = t->remembered = false;
     if (t->untouched)
         return 0;
+    aw_ahead_close(&t->writer->ahead); /* it is swept, too */
     if (survey(t) < 0)
         return -1;
     return aw_recover_sweep(t->target, &t->scan, &t->live, t->payload, aw_txn_is_durable(t),
@@ -144,27 +156,44 @@ static int know_names(aw_txn *t)
     return t->names_stay ? aw_txn_recall_names(t) : survey(t);
 }
 
-static int make_version(aw_txn *t)
+/* Whether what was made ahead of time is what the live version is, and it pays. */
+static bool may_use_ahead(const aw_txn *t)
 {
-    if (know_names(t) < 0)
+    const aw_memo *memo = &t->writer->memo;
+
+    return t->remembered && t->learned.as_known && 2 * t->result.unchanged >= t->payload->count
+           && aw_ahead_is_ready(&t->writer->ahead, t->live.name, memo->payload);
+}
+
+static int use_ahead(aw_txn *t)
+{
+    t->touched = calloc(t->payload->folder_count + 1, 1);
+    if (!t->touched)
+        return aw_fail_memory(t->err);
+    if (aw_ahead_use(&t->writer->ahead, &t->stage, t->target, t->newest, t->err) < 0)
         return -1;
-    /* The caller is told before anything is made: it may have to get ready to undo it. */
-    if (aw_meter_begin(&t->meter, AW_WRITING, t->payload->count, t->err) < 0)
-        return -1;
-    if (aw_stage_make(&t->stage, t->target, t->newest, t->err) < 0)
-        return -1;
-    aw_scan_came(&t->scan, t->stage.name, AW_DIRECTORY);
+    t->scan.next = false;
+    aw_scan_went(&t->scan, AW_NAME_NEXT, AW_DIRECTORY);
     return 0;
 }
 
-/* Whether it pays to draw lines, and says anything: the caller's functions may do what they
- * like with files and take their time. */
-static bool draws_lines(const aw_txn *t)
+static int make_version(aw_txn *t)
 {
-    enum { FILES_MIN = 3 };
+    int rc;
 
-    return t->payload->count >= FILES_MIN && !t->writer->no_lines && !t->choose
-           && !(t->hooks && (t->hooks->check || t->hooks->progress));
+    if (know_names(t) < 0)
+        return -1;
+    t->writer->names.count = 0; /* they change from now on */
+    /* The caller is told before anything is made: it may have to get ready to undo it. */
+    if (aw_meter_begin(&t->meter, AW_WRITING, t->payload->count, t->err) < 0)
+        return -1;
+    rc = may_use_ahead(t) ? use_ahead(t)
+                          : aw_stage_make(&t->stage, t->target, t->newest, t->err);
+    aw_ahead_close(&t->writer->ahead); /* what is not used now never is */
+    if (rc < 0)
+        return -1;
+    aw_scan_came(&t->scan, t->stage.name, AW_DIRECTORY);
+    return 0;
 }
 
 /* The directories of the new version, while nobody else can have changed them. */
@@ -174,18 +203,22 @@ static void sketch_version(aw_txn *t)
     aw_wish wish = aw_wish_for_folder(&t->rules, &plain);
     aw_stamp line;
 
-    t->sketched = draws_lines(t) && aw_stamp_draw_line(t->stage.fd, wish.mode, &line)
+    t->sketched = t->draws_lines && aw_stamp_draw_line(t->stage.fd, wish.mode, &line)
                   && aw_memo_sketch(t->stage.fd, t->payload, NULL, NULL, &t->folders);
 }
 
 static int fill_version(aw_txn *t)
 {
+    int rc;
+
     t->linking = aw_stamp_now();
-    if (aw_stage_fill(&t->stage, t->payload, t->live.fd, &t->rules, t->actions, &t->meter,
-                      &t->result, t->err) < 0)
-        return -1;
-    sketch_version(t);
-    return 0;
+    rc = t->touched ? aw_stage_amend(&t->stage, t->writer->memo.payload, t->payload, &t->rules,
+                                     t->actions, t->touched, &t->meter, &t->result, t->err)
+                    : aw_stage_fill(&t->stage, t->payload, t->live.fd, &t->rules, t->actions,
+                                    &t->meter, &t->result, t->err);
+    if (rc == 0)
+        sketch_version(t);
+    return rc;
 }
 
 static int ask_check(aw_txn *t)
@@ -220,7 +253,8 @@ static int sync_version(aw_txn *t)
         return 0;
     if (t->choose || !t->note.durable)
         which |= AW_BIT(AW_LINKED);
-    return aw_stage_sync(t->stage.fd, t->payload, t->actions, which, &t->meter, t->err);
+    return aw_stage_sync(t->stage.fd, t->payload, t->actions, which, t->touched, &t->meter,
+                         t->err);
 }
 
 /* ---- (10) (11) (12) ---------------------------------------------------- */
@@ -302,20 +336,12 @@ static int sync_swap(aw_txn *t)
 
 /* ---- (13) (14) --------------------------------------------------------- */
 
-static size_t prune(aw_txn *t, const char *live)
-{
-    return aw_recover_prune(t->target, &t->scan, live, t->writer->options.keep, AW_LEASED_MAX,
-                            aw_txn_is_durable(t), &t->result);
-}
-
 static void tidy(aw_txn *t)
 {
     if (!t->names_stay)
         aw_links_drop_stale(t->target, &t->scan, t->payload, &t->result);
-    (void)prune(t, t->stage.name); /* how many does not matter here */
-    t->writer->names.count = 0;
-    if (draws_lines(t))
-        t->writer->no_lines = !aw_txn_settle(t, &t->line);
+    if (!t->leaves_pruning)
+        aw_after_prune(t);
 }
 
 /* ---- when nothing differs ---------------------------------------------- */
@@ -327,8 +353,8 @@ static int vouch_for_live(aw_txn *t)
     if (!aw_txn_is_durable(t) || (t->synced && t->note.durable))
         return 0;
     if (!t->note.durable
-        && (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), &t->meter,
-                          t->err) < 0
+        && (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), NULL,
+                          &t->meter, t->err) < 0
             || sync_parent(t) < 0))
         return -1;
     if (sync_target(t) < 0)
@@ -363,7 +389,8 @@ static int confirm_live(aw_txn *t)
         return vouch_for_live(t);
     if (aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0 || vouch_for_live(t) < 0)
         return -1;
-    (void)prune(t, t->live.name); /* those that are gone are no longer in the scan */
+    (void)aw_recover_prune(t->target, &t->scan, t->live.name, t->writer->options.keep,
+                           AW_LEASED_MAX, aw_txn_is_durable(t), &t->result);
     aw_txn_note_clean(t, t->scan.version_count - 1);
     return 0;
 }
@@ -391,18 +418,17 @@ int aw_publish(aw_txn *t)
 }
 
 /* What has been written is to be read once before it has a print. What has been linked has
- * another ctime now, from before the line. */
+ * another ctime now, from before the line that is still to be drawn. */
 static void learn_new_version(aw_txn *t)
 {
     aw_memo *learned = &t->learned;
     struct stat st;
 
     for (size_t i = 0; learned->prints && i < t->payload->count; i++) {
-        if (t->line.nsec == 0 || t->actions[i] != AW_LINKED)
+        if (t->actions[i] != AW_LINKED)
             learned->prints[i].inode = 0;
     }
     learned->from = t->linking;
-    learned->to = t->line;
     memcpy(learned->version, t->stage.name, sizeof learned->version);
     learned->device = aw_sys_fstat(t->stage.fd, &st) == 0 ? st.st_dev : 0;
     learned->payload = t->payload;
@@ -420,18 +446,58 @@ static void learn(aw_txn *t)
     t->learned = (aw_memo)AW_MEMO_INIT;
 }
 
+/* What pays, and what can be. Functions of the caller's may do what they like with files, and
+ * take their time: there are no lines then. */
+static void choose_ways(aw_txn *t)
+{
+    enum { FILES_MIN = 3 };
+    const aw_options *options = &t->writer->options;
+    bool called = t->hooks && (t->hooks->check || t->hooks->progress);
+
+    t->draws_lines = t->payload->count >= FILES_MIN && !t->writer->no_lines && !called;
+    t->leaves_pruning = options->early;
+    t->prepares = options->prepare && options->reuse && t->draws_lines;
+}
+
+/* Whether the next write, if it is like this one, will link most files. */
+static bool links_most(const aw_txn *t)
+{
+    return t->sketched && (!t->result.previous || 2 * t->result.linked >= t->payload->count);
+}
+
+/* Of a thread whose work nobody has been told of. */
+static void tell_warnings(aw_writer *writer, aw_result *result)
+{
+    aw_error ignored; /* no memory to warn with */
+
+    for (size_t i = 0; i < writer->warnings.count; i++)
+        (void)aw_list_add(&result->warnings, writer->warnings.items[i], &ignored);
+    aw_list_clear(&writer->warnings);
+}
+
 int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,
              aw_result *result, aw_error *err)
 {
+    aw_result done;
     aw_txn t;
     int rc;
 
+    aw_after_wait(writer);
     aw_txn_begin(&t, writer, payload, hooks, err);
     t.may_create = writer->options.create;
+    choose_ways(&t);
     rc = aw_publish(&t);
     if (rc == 0)
         learn(&t);
-    return aw_txn_finish(&t, rc, result);
+    t.prepares = t.prepares && rc == 0 && links_most(&t);
+    done = t.result;
+    if (rc == 0 && t.result.changed && aw_after_go_on(&t))
+        *result = done;
+    else
+        rc = aw_txn_finish(&t, rc, result);
+    if (rc == 0)
+        tell_warnings(writer, result);
+    return rc;
 }
 
 void aw_writer_remember(aw_writer *writer, aw_payload *payload)

@@ -405,6 +405,8 @@ static const field writer_options[] = {
     { "lock_timeout", read_seconds, offsetof(aw_options, lock_timeout) },
     { "reuse", read_boolean, offsetof(aw_options, reuse) },
     { "create", read_boolean, offsetof(aw_options, create) },
+    { "early", read_boolean, offsetof(aw_options, early) },
+    { "prepare", read_boolean, offsetof(aw_options, prepare) },
     { NULL, NULL, 0 },
 };
 
@@ -1198,6 +1200,15 @@ static int writer_collect(lua_State *L)
     return 2;
 }
 
+/* writer:settle() */
+static int writer_settle(lua_State *L)
+{
+    handle *self = check_open(L, WRITER);
+
+    aw_writer_settle(self->writer);
+    return 0;
+}
+
 /* ---- snapshot ----------------------------------------------------------- */
 
 /* open(target) */
@@ -1584,7 +1595,7 @@ static int core_group_name(lua_State *L)
 static const luaL_Reg writer_methods[] = {
     { "write", writer_write },       { "plan", writer_plan },
     { "rollback", writer_rollback }, { "versions", writer_versions },
-    { "collect", writer_collect },   { NULL, NULL },
+    { "collect", writer_collect },   { "settle", writer_settle },     { NULL, NULL },
 };
 
 static const luaL_Reg snapshot_methods[] = {

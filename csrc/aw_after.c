@@ -1,0 +1,129 @@
+/* aw_after: see the header. */
+#define _GNU_SOURCE /* LOCK_UN */
+#include "aw_after.h"
+
+#include "aw_error.h"
+#include "aw_name.h"
+#include "aw_recover.h"
+#include "aw_snapshot.h"
+#include "aw_sys.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+
+struct aw_after {
+    pthread_t thread;
+    int       pid;     /* whose thread it is: a forked child has none        */
+    aw_txn    t;
+    aw_result result;  /* its warnings                                       */
+    aw_error  err;     /* nobody reads it                                    */
+};
+
+void aw_after_prune(aw_txn *t)
+{
+    (void)aw_recover_prune(t->target, &t->scan, t->stage.name, t->writer->options.keep,
+                           AW_LEASED_MAX, aw_txn_is_durable(t), &t->result); /* how many: no matter */
+}
+
+/* ---- the work ---------------------------------------------------------- */
+
+static void make_next(aw_txn *t)
+{
+    aw_error err;
+
+    if (t->result.warnings.count > 0)
+        return;
+    if (aw_ahead_make(t->target, t->stage.fd, t->stage.name, &t->rules, aw_txn_is_durable(t),
+                      &t->ahead, &err) < 0)
+        return; /* then the next write links the files itself, and sweeps */
+    t->scan.next = true;
+    aw_scan_came(&t->scan, AW_NAME_NEXT, AW_DIRECTORY);
+}
+
+static void do_rest(aw_txn *t)
+{
+    if (t->leaves_pruning)
+        aw_after_prune(t);
+    aw_recover_drop_next(t->target, &t->scan, &t->result);
+    if (t->prepares)
+        make_next(t);
+    if (t->draws_lines)
+        t->no_lines = !aw_txn_settle(t);
+}
+
+/* What T found is the writer's now. The memo is there, or was handed over since. */
+static void absorb(aw_writer *writer, aw_txn *t)
+{
+    aw_memo *memos[] = { &writer->memo, &writer->learned };
+
+    writer->names = t->names;
+    writer->no_lines = writer->no_lines || t->no_lines;
+    aw_ahead_close(&writer->ahead);
+    writer->ahead = t->ahead;
+    t->ahead = (aw_ahead)AW_AHEAD_INIT;
+    for (size_t i = 0; i < 2; i++) {
+        if (strcmp(memos[i]->version, t->stage.name) == 0)
+            aw_memo_set_line(memos[i], &t->line);
+    }
+}
+
+/* ---- the thread -------------------------------------------------------- */
+
+/* A child that was forked meanwhile has the lock's descriptor too, but not the lock. */
+static void *run(void *argument)
+{
+    struct aw_after *after = argument;
+
+    do_rest(&after->t);
+    (void)aw_sys_flock(after->t.lock, LOCK_UN);
+    (void)aw_txn_finish(&after->t, 0, &after->result);
+    return NULL;
+}
+
+static bool start(aw_txn *t)
+{
+    struct aw_after *after = malloc(sizeof *after);
+    static const aw_result nothing = AW_RESULT_INIT;
+
+    if (!after)
+        return false;
+    after->t = *t;
+    after->t.result = nothing;
+    after->t.err = &after->err;
+    after->t.payload = NULL; /* the caller's */
+    after->t.hooks = NULL;
+    after->t.meter = (aw_meter)AW_METER_INIT(NULL);
+    after->result = nothing;
+    after->pid = aw_sys_getpid();
+    if (aw_sys_thread_start(&after->thread, run, after) < 0) {
+        free(after);
+        return false;
+    }
+    t->writer->after = after;
+    return true;
+}
+
+bool aw_after_go_on(aw_txn *t)
+{
+    if ((t->leaves_pruning || t->prepares) && start(t))
+        return true;
+    do_rest(t);
+    absorb(t->writer, t);
+    return false;
+}
+
+void aw_after_wait(aw_writer *writer)
+{
+    struct aw_after *after = writer->after;
+
+    writer->after = NULL;
+    if (!after || after->pid != aw_sys_getpid())
+        return; /* the thread is the parent's, and so is what it works on */
+    (void)aw_sys_thread_join(after->thread); /* fails for what is no thread alone */
+    absorb(writer, &after->t);
+    for (size_t i = 0; i < after->result.warnings.count; i++)
+        (void)aw_list_add(&writer->warnings, after->result.warnings.items[i], &after->err);
+    aw_result_clear(&after->result);
+    free(after);
+}
