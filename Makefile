@@ -170,7 +170,8 @@ deps-check: ## install what `make check`, doc and coverage need, too
 .PHONY: demo bench
 demo: deps ## project payloads below build/demo, from Lua and by the command
 	@$(MAKE) run-demo
-bench: deps-test ## measure against plain C, Penlight's templates, argparse (ARGS=)
+bench: ## measure against plain C and what others do (minutes; ARGS=--quick for one)
+	@$(DEPS) build bench
 	@$(MAKE) run-bench
 
 .PHONY: demo-nginx bench-nginx
@@ -184,11 +185,17 @@ run-demo: $(firstword $(MODULES)) $(BUILD)/bin/atomicwriter
 	@$(call run_lua,$(firstword $(FLAVOURS))) examples/podinfo/podinfo.lua
 	@PATH="$(build_path)/bin:$$PATH" examples/tour/tour.sh $(BUILD)/demo/tour
 
-BENCHES := $(patsubst spec/bench/%.c,$(BUILD)/spec/bench/%,$(wildcard spec/bench/*.c))
+BENCHES := $(BUILD)/spec/bench/floor
 run-bench: $(firstword $(MODULES)) $(BENCHES) $(BUILD)/bin/atomicwriter
-	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/bench.lua $(ARGS)
-	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/template.lua
-	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/startup.lua
+	@$(call lua_env,$(firstword $(FLAVOURS))) spec/bench/run.sh \
+	    $(call interpreter,$(firstword $(FLAVOURS))) spec/bench/bench.lua $(ARGS)
+	$(if $(findstring --only,$(ARGS)),,$(bench_the_rest))
+
+# What has nothing to do with writing: Penlight's templates, loading argparse.
+define bench_the_rest
+@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/template.lua
+@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/startup.lua
+endef
 
 # ---- tests -------------------------------------------------------------
 
@@ -218,10 +225,10 @@ $(C_TESTS): %: %.o $(BUILD)/spec/c/kit.a $(LIB)-test.a
 	$(call say,LD)
 	$(Q)$(CC) -o $@ $(filter %.o %.a,$^) $(AW_LDFLAGS)
 
-$(BUILD)/spec/bench/%: spec/bench/%.c $(LIB).a
+$(BUILD)/spec/bench/floor: $(wildcard spec/bench/floor/*.[ch]) $(BUILD)/flags
 	$(call say,CC)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(AW_CFLAGS) -MMD -MP -MF $@.d -o $@ $(filter %.c %.a,$^) $(AW_LDFLAGS)
+	$(Q)$(CC) $(AW_CFLAGS) -o $@ $(filter %.c,$^) $(AW_LDFLAGS)
 
 # Who attacks, in the specs of faults.
 FAULT_TOOLS := $(patsubst spec/faults/%.c,$(BUILD)/spec/faults/%,$(wildcard spec/faults/*.c))

@@ -1,0 +1,57 @@
+--- What is measured, and what is wanted of it.
+--
+-- A row is a work of ours beside a BASE that works in the same directory, for each N and LAYOUT
+-- in each of its PLACES. Wanted is a ratio: LIMIT, at most so many times the base's time; or
+-- TIMES, at least so many times faster than it.
+
+local M = {}
+
+local ALL = { 1, 10, 100, 1000, 10000 }
+local CACHED = { tmpfs = true, ext4 = true }                 -- it takes no disk
+local JOURNALED = { ext4 = true, xfs = true, btrfs = true }  -- a sync means something there
+
+local function always(ratio)
+    return function() return ratio end
+end
+
+-- Of the durable works on ext4 alone: that is where the goals were set.
+local function on_ext4(ratios)
+    return function(n, place) return place == "ext4" and ratios[n] or nil end
+end
+
+M.rows = {
+    {
+        name = "rewrite", what = "all files changed",
+        work = { differ = "all" }, base = "rewrite",
+        limit = function(n) return n <= 10 and 1.25 or 1.10 end,
+        n = ALL, layouts = { "flat", "dirs" }, places = CACHED,
+    }, {
+        name = "onechanged", what = "one file changed, the others are hard-linked",
+        work = { differ = "one" }, base = "onechanged", limit = always(1.15),
+        n = ALL, layouts = { "flat", "dirs" }, places = CACHED,
+    }, {
+        name = "unchanged-fresh",
+        what = "none changed, by a fresh writer; base: open, read, compare, close",
+        work = { differ = "none", fresh = true }, base = "unchanged", limit = always(1.15),
+        n = ALL, layouts = { "flat", "dirs" }, places = CACHED,
+    }, {
+        name = "unchanged-open",
+        what = "none changed, by a writer that stays open; base: one statx a file",
+        work = { differ = "none" }, base = "stat", limit = always(1.5),
+        n = ALL, layouts = { "flat", "dirs" }, places = CACHED,
+    }, {
+        name = "durable-rewrite", what = "all files changed, durable; base: fsync of each in turn",
+        work = { differ = "all", durability = "full" }, base = "rewrite+fsync",
+        times = on_ext4 { [100] = 4, [1000] = 8 },
+        others = { "rewrite+flush", "rewrite+syncfs", "perfile+fsync" },
+        n = { 1, 10, 100, 1000 }, layouts = { "flat" }, places = JOURNALED,
+    }, {
+        name = "durable-onechanged", what = "one file changed, durable; base: fsync of all in turn",
+        work = { differ = "one", durability = "full" }, base = "rewrite+fsync",
+        times = on_ext4 { [100] = 20 },
+        others = { "onechanged+fsync" },
+        n = { 10, 100, 1000 }, layouts = { "flat" }, places = JOURNALED,
+    },
+}
+
+return M
