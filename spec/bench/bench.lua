@@ -9,54 +9,15 @@
 -- on all sides (lua-luv's hrtime).
 
 local atomicwriter = require "atomicwriter"
+local compare = require "spec.bench.speed.compare"
 local host = require "spec.bench.host"
 local json = require "spec.bench.speed.json"
 local options_from = require "spec.bench.speed.options"
 local ours = require "spec.bench.speed.ours"
-local partner = require "spec.bench.speed.partner"
 local payloads = require "spec.bench.speed.payloads"
 local places = require "spec.bench.speed.places"
-local race = require "spec.bench.speed.race"
 local report = require "spec.bench.speed.report"
 local rows = require "spec.bench.speed.rows"
-
-local FLOOR = (os.getenv("ATOMICWRITER_BUILD") or "build") .. "/spec/bench/floor"
-
--- ---- one row ---------------------------------------------------------------
-
-local function start_floor(name, n, layout, directory)
-    return { name = name, side = partner.start(FLOOR, { name, tostring(n), directory, layout }) }
-end
-
-local function judge(found, row, place)
-    local mine, base = found.sides[1], found.sides[2]
-    found.faster = row.times ~= nil
-    found.ratio, found.quiet_ratio = mine.median / base.median, mine.quiet / base.quiet
-    if found.faster then
-        found.ratio, found.quiet_ratio = 1 / found.ratio, 1 / found.quiet_ratio
-    end
-    found.wanted = (row.times or row.limit)(found.n, place.name)
-    if found.wanted then
-        found.met = found.faster == (found.ratio >= found.wanted)
-    end
-end
-
-local function measure_row(row, n, layout, place, seconds)
-    local sides = {
-        { name = "atomicwriter", side = ours.start(row.work, n, layout, place.directory) },
-        start_floor(row.base, n, layout, place.directory),
-    }
-    for _, other in ipairs(row.others or {}) do
-        sides[#sides + 1] = start_floor(other, n, layout, place.directory)
-    end
-    local found = { name = row.name, n = n, layout = layout, place = place.name, base = row.base,
-        durability = row.work.durability or "none" }
-    found.sides = race.run(sides, n, seconds)
-    judge(found, row, place)
-    return found
-end
-
--- ---- all of them -----------------------------------------------------------
 
 local function each_combination(row, options, visit)
     for _, layout in ipairs(row.layouts) do
@@ -69,10 +30,10 @@ end
 local function measure_place(place, options, results)
     report.place(place)
     for _, row in ipairs(rows.rows) do
-        if options.wants(row.name) and (row.places[place.name] or not places.is_known(place.name))
-        then
+        if options.wants(row.name) and ours.has(row.work.options)
+            and (row.places[place.name] or not places.is_known(place.name)) then
             each_combination(row, options, function(layout, n)
-                local found = measure_row(row, n, layout, place, options.seconds)
+                local found = compare(row, n, layout, place, options.seconds)
                 results[#results + 1] = found
                 report.row(found)
             end)

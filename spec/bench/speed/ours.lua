@@ -5,7 +5,9 @@ local host = require "spec.bench.host"
 local measure = require "spec.bench.measure"
 local payloads = require "spec.bench.speed.payloads"
 
-local now, sleep = measure.now, measure.luv.sleep
+local luv, now = measure.luv, measure.now
+
+local started = 0 -- so many of us
 
 local Ours = {}
 Ours.__index = Ours
@@ -16,6 +18,14 @@ local function options_of(work)
     return options
 end
 
+local function count_versions(target)
+    local count = 0
+    for name in assert(luv.fs_scandir(target)):iterate() do
+        if name:match("^%.%.%d") then count = count + 1 end
+    end
+    return count
+end
+
 --- One write; returns the microseconds it took. A fresh writer is made and closed in that time.
 local function write_once(self)
     self.current, self.other = self.other, self.current
@@ -24,18 +34,19 @@ local function write_once(self)
     if not writer then writer = assert(atomicwriter.new(self.target, self.options)) end
     local result = assert(writer:write(self.current))
     if not self.writer then writer:close() end
+    while self.waits and count_versions(self.target) > 1 do luv.sleep(0) end
     local took = (now() - start) / 1000
     assert(result.changed == (self.differ ~= "none"), "bench: that should not have happened")
     return took
 end
 
 --- Write REPETITIONS times and append the microseconds to SAMPLES. Between two of them there is
--- a rest, if the work has one: what goes on in a thread has to be over.
+-- a rest, if the work has one, in which what goes on in a thread can end.
 function Ours:run(repetitions, samples)
     collectgarbage()
     for _ = 1, repetitions do
         samples[#samples + 1] = write_once(self)
-        if self.rest then sleep(self.rest) end
+        if self.rest > 0 then luv.sleep(self.rest) end
     end
 end
 
@@ -46,23 +57,31 @@ end
 
 local M = {}
 
+--- Whether a writer has all the OPTIONS, a map.
+function M.has(options)
+    return (pcall(atomicwriter.new, "/", options))
+end
+
 --- Get ready in DIRECTORY for a WORK: { differ = "all"|"one"|"none", fresh =, durability =,
--- options =, rest = milliseconds }. As for the floor, a first time is not counted.
+-- options =, rest = a function of N: milliseconds, waits = for the thread that removes the old
+-- version, in the time that counts }. As for the floor, a first time is not counted.
 --
 -- What does not change has not changed just now, either: that is how a write that is repeated
 -- every minute finds it.
 function M.start(work, n, layout, directory)
     local self = setmetatable({}, Ours)
-    self.differ, self.rest = work.differ, work.rest
+    self.differ, self.waits = work.differ, work.waits
+    self.rest = work.rest and work.rest(n) or 0
     self.options = options_of(work)
-    self.target = ("%s/lua-%d"):format(directory, measure.luv.os_getpid())
+    started = started + 1
+    self.target = ("%s/lua-%d-%d"):format(directory, luv.os_getpid(), started)
     self.current, self.other = payloads.pair(work.differ, n, layout)
     if not work.fresh then self.writer = assert(atomicwriter.new(self.target, self.options)) end
     local first = self.writer or assert(atomicwriter.new(self.target, self.options))
     assert(first:write(self.current))
-    if work.differ == "none" then sleep(50) end
+    if work.differ == "none" then luv.sleep(50) end
     write_once(self)
-    if self.rest then sleep(self.rest) end
+    luv.sleep(self.rest)
     return self
 end
 

@@ -31,9 +31,9 @@ local function loop_image(kind, disk)
         return nil, program .. " is missing: apt-get install " .. make.package
     end
     local image, mounted = disk .. "/" .. kind .. ".image", disk .. "/" .. kind
-    local script = ("truncate -s %s %s && %s %s && mkdir %s && mount -o loop %s %s && rm %s")
-    if not run(script:format(IMAGE_SIZE, quote(image), make.command, quote(image), quote(mounted),
-        quote(image), quote(mounted), quote(image))) then
+    local script = "image=%s mounted=%s; truncate -s %s $image && %s $image >/dev/null"
+        .. " && mkdir $mounted && mount -o loop $image $mounted && rm $image"
+    if not run(script:format(quote(image), quote(mounted), IMAGE_SIZE, make.command)) then
         return nil, "no loop device could be mounted"
     end
     return mounted

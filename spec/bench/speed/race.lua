@@ -12,9 +12,10 @@ local function batch(n)
     return n <= 10 and 20 or n <= 100 and 8 or n <= 1000 and 3 or 1
 end
 
---- Let SIDES, a list of { name =, side =, slow = }, work on N files for SECONDS, in at least three
--- rounds, and five unless that takes too long. Each begins in turn. A slow side works once a
--- round, and in five rounds at most. Returns for each its name and a summary of its times.
+--- Let SIDES, a list of { name =, side =, slow =, batch = }, work on N files for SECONDS, in at
+-- least three rounds, and five unless that takes too long. Each begins in turn. A slow side works
+-- once a round, and in five rounds at most; the others BATCH times, or as often as suits N.
+-- Returns for each its name and a summary of its times.
 function M.run(sides, n, seconds)
     local samples = {}
     for i = 1, #sides do samples[i] = {} end
@@ -27,7 +28,7 @@ function M.run(sides, n, seconds)
             local i = (rounds + turn) % #sides + 1
             local slow = sides[i].slow
             if not slow or rounds < ROUNDS_WANTED then
-                sides[i].side:run(slow and 1 or batch(n), samples[i])
+                sides[i].side:run(slow and 1 or sides[i].batch or batch(n), samples[i])
             end
         end
         rounds = rounds + 1

@@ -19,6 +19,17 @@ local function on_ext4(ratios)
     return function(n, place) return place == "ext4" and ratios[n] or nil end
 end
 
+-- In which a thread can end what it does after a write: measured, with some to spare.
+local function rest(n)
+    return math.max(10, n / 20)
+end
+
+local function changed(differ, options, more)
+    local work = { differ = differ, options = options, rest = rest }
+    for name, value in pairs(more or {}) do work[name] = value end
+    return work
+end
+
 M.rows = {
     {
         name = "rewrite", what = "all files changed",
@@ -40,6 +51,16 @@ M.rows = {
         work = { differ = "none" }, base = "stat", limit = always(1.5),
         n = ALL, layouts = { "flat", "dirs" }, places = CACHED,
     }, {
+        name = "rivals-rewrite", what = "all files changed, beside what others do",
+        work = { differ = "all" }, base = "rewrite",
+        others = { "perfile", "python", "cp", "rsync" },
+        n = ALL, layouts = { "flat" }, places = CACHED,
+    }, {
+        name = "rivals-onechanged", what = "one file changed, beside what others do",
+        work = { differ = "one" }, base = "onechanged",
+        others = { "perfileone", "cp", "rsync" },
+        n = ALL, layouts = { "flat" }, places = CACHED,
+    }, {
         name = "durable-rewrite", what = "all files changed, durable; base: fsync of each in turn",
         work = { differ = "all", durability = "full" }, base = "rewrite+fsync",
         times = on_ext4 { [100] = 4, [1000] = 8 },
@@ -51,6 +72,34 @@ M.rows = {
         times = on_ext4 { [100] = 20 },
         others = { "onechanged+fsync" },
         n = { 10, 100, 1000 }, layouts = { "flat" }, places = JOURNALED,
+    },
+    {
+        name = "durable-neighbour",
+        what = "all files changed, durable, while somebody else has 200 MB dirty; base: without",
+        work = { differ = "all", durability = "full" }, neighbour = true, batch = 3,
+        base = { name = "without", work = { differ = "all", durability = "full" }, batch = 3 },
+        others = { { name = "C, syncfs", floor = "rewrite+syncfs", neighbour = true, batch = 3 } },
+        n = { 10 }, layouts = { "flat" }, places = JOURNALED,
+    }, {
+        name = "prepare", what = "one file changed; the next version is linked by a thread before",
+        work = changed("one", { prepare = true }), base = "onechanged", times = always(5),
+        n = { 10000 }, layouts = { "dirs" }, places = CACHED,
+    }, {
+        name = "prepare-early",
+        what = "one file changed; and the old version is removed by a thread after",
+        work = changed("one", { prepare = true, early = true }), base = "onechanged",
+        times = always(5),
+        others = { { name = "atomicwriter without", work = { differ = "one" } } },
+        n = { 100, 1000, 10000 }, layouts = { "dirs" }, places = CACHED,
+    }, {
+        name = "early", what = "all files changed; the old version is removed by a thread after",
+        work = changed("all", { early = true }), base = "rewrite",
+        others = {
+            { name = "with the thread's time", work = changed("all", { early = true },
+                { waits = true }) },
+            { name = "atomicwriter without", work = { differ = "all" } },
+        },
+        n = { 100, 1000, 10000 }, layouts = { "dirs" }, places = CACHED,
     },
 }
 
