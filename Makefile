@@ -185,7 +185,8 @@ run-demo: $(firstword $(MODULES)) $(BUILD)/bin/atomicwriter
 	@$(call run_lua,$(firstword $(FLAVOURS))) examples/podinfo/podinfo.lua
 	@PATH="$(build_path)/bin:$$PATH" examples/tour/tour.sh $(BUILD)/demo/tour
 
-BENCHES := $(BUILD)/spec/bench/floor
+BENCHES := $(BUILD)/spec/bench/floor $(BUILD)/spec/bench/copy \
+           $(FLAVOURS:%=$(BUILD)/%/bench/heap.so)
 run-bench: $(firstword $(MODULES)) $(BENCHES) $(BUILD)/bin/atomicwriter
 	@$(call lua_env,$(firstword $(FLAVOURS))) spec/bench/run.sh \
 	    $(call interpreter,$(firstword $(FLAVOURS))) spec/bench/bench.lua $(ARGS)
@@ -226,9 +227,16 @@ $(C_TESTS): %: %.o $(BUILD)/spec/c/kit.a $(LIB)-test.a
 	$(Q)$(CC) -o $@ $(filter %.o %.a,$^) $(AW_LDFLAGS)
 
 $(BUILD)/spec/bench/floor: $(wildcard spec/bench/floor/*.[ch]) $(BUILD)/flags
+$(BUILD)/spec/bench/copy: spec/bench/copy.c $(BUILD)/flags
+$(BUILD)/spec/bench/%:
 	$(call say,CC)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(AW_CFLAGS) -o $@ $(filter %.c,$^) $(AW_LDFLAGS)
+
+$(BUILD)/%/bench/heap.so: spec/bench/heap.c $(BUILD)/flags
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) $(patsubst -I%,-isystem %,$(call include_of,$*)) -shared -o $@ $< $(AW_LDFLAGS)
 
 # Who attacks, in the specs of faults.
 FAULT_TOOLS := $(patsubst spec/faults/%.c,$(BUILD)/spec/faults/%,$(wildcard spec/faults/*.c))

@@ -10,12 +10,14 @@
 
 local atomicwriter = require "atomicwriter"
 local compare = require "spec.bench.speed.compare"
+local copying = require "spec.bench.speed.copying"
 local host = require "spec.bench.host"
 local json = require "spec.bench.speed.json"
 local options_from = require "spec.bench.speed.options"
 local ours = require "spec.bench.speed.ours"
 local payloads = require "spec.bench.speed.payloads"
 local places = require "spec.bench.speed.places"
+local probes = require "spec.bench.speed.probes"
 local report = require "spec.bench.speed.report"
 local rows = require "spec.bench.speed.rows"
 
@@ -27,16 +29,39 @@ local function each_combination(row, options, visit)
     end
 end
 
+-- In a place that is none of ours all is measured.
+local function wanted(row, place, options)
+    return options.wants(row.name) and (row.places[place.name] or not places.is_known(place.name))
+end
+
 local function measure_place(place, options, results)
+    local function add(found)
+        results[#results + 1] = found
+        report.row(found)
+    end
     report.place(place)
     for _, row in ipairs(rows.rows) do
-        if options.wants(row.name) and ours.has(row.work.options)
-            and (row.places[place.name] or not places.is_known(place.name)) then
+        if wanted(row, place, options) and ours.has(row.work.options) then
             each_combination(row, options, function(layout, n)
-                local found = compare(row, n, layout, place, options.seconds)
-                results[#results + 1] = found
-                report.row(found)
+                add(compare(row, n, layout, place, options.seconds))
             end)
+        end
+    end
+    if wanted(rows.copy, place, options) then
+        add(copying.measure(place, options.quick and 10 or rows.copy.mebibytes, options.seconds,
+            rows.copy.limit))
+    end
+end
+
+local function probe_place(place, options, figures)
+    for _, row in ipairs(rows.probes) do
+        if wanted(row, place, options) then
+            local found, why = probes[row.probe](place)
+            if not found then report.skipped(row.name, why) end
+            for _, figure in ipairs(found or {}) do
+                figures[#figures + 1] = figure
+                report.figure(figure)
+            end
         end
     end
 end
@@ -52,13 +77,15 @@ local function machine()
     }
 end
 
-local function count(results)
-    local wanted, met = 0, 0
-    for _, found in ipairs(results) do
-        if found.wanted then wanted = wanted + 1 end
-        if found.met then met = met + 1 end
+local function print_score(results, figures)
+    local wanted_count, met = 0, 0
+    for _, list in ipairs { results, figures } do
+        for _, found in ipairs(list) do
+            if found.wanted then wanted_count = wanted_count + 1 end
+            if found.met then met = met + 1 end
+        end
     end
-    return wanted, met
+    print(("\n%d of %d wanted met"):format(met, wanted_count))
 end
 
 local function write_file(path, text)
@@ -69,7 +96,7 @@ end
 
 local function main(arguments)
     local options = options_from(arguments)
-    local about, results = machine(), {}
+    local about, results, figures = machine(), {}, {}
     print(("atomicwriter %s from %s, files of %d bytes, keep 0; durability none, but in the durable"
         .. " works"):format(about.version, about.lua, about.size))
     print(("Linux %s, %s"):format(about.kernel, about.cpu))
@@ -78,15 +105,15 @@ local function main(arguments)
         local place, why = places.open(name)
         if place then
             measure_place(place, options, results)
+            probe_place(place, options, figures)
             places.close(place)
         else
             print(("\n%s: skipped, %s"):format(name, why))
         end
     end
-    local wanted, met = count(results)
-    if wanted > 0 then print(("\n%d of %d wanted ratios met"):format(met, wanted)) end
+    print_score(results, figures)
     if options.json then
-        write_file(options.json, json.encode { machine = about, rows = results })
+        write_file(options.json, json.encode { machine = about, rows = results, figures = figures })
     end
 end
 

@@ -19,8 +19,8 @@ local function options_of(work)
 end
 
 local function count_versions(target)
-    local count = 0
-    for name in assert(luv.fs_scandir(target)):iterate() do
+    local count, listing = 0, assert(luv.fs_scandir(target))
+    for name in luv.fs_scandir_next, listing do
         if name:match("^%.%.%d") then count = count + 1 end
     end
     return count

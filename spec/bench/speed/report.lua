@@ -4,7 +4,7 @@ local M = {}
 
 local HEAD = "  %-19s %-4s %6s %12s %4s %12s %4s %9s %7s %7s %6s  %s"
 local LINE = "  %-19s %-4s %6d %12.1f %3.0f%% %12.1f %3.0f%% %9.2f %7.2f %7.2f %6d  %s"
-local OTHER = "  %31s %12.1f %3.0f%% %44.2f %6d  %s"
+local OTHER = "  %31s %12.1f %3.0f%% %44.3g %6d  %s"
 
 --- What the columns are.
 M.LEGEND = [[
@@ -37,6 +37,16 @@ function M.row(found)
             other.runs, ""))
     end
     io.stdout:flush()
+end
+
+--- One figure of probes.lua.
+function M.figure(found)
+    print(("  %-19s %8.1f %s  %s"):format(found.name, found.value, found.text, verdict(found)))
+    io.stdout:flush()
+end
+
+function M.skipped(name, why)
+    print(("  %-19s skipped, %s"):format(name, why))
 end
 
 return M

@@ -4,6 +4,7 @@
 -- of the whole command, from which nothing is subtracted. The floor's "perfile" and Python's loop
 -- are running already when they are told to change the files.
 
+local command = require "spec.bench.speed.command"
 local host = require "spec.bench.host"
 local measure = require "spec.bench.measure"
 local partner = require "spec.bench.speed.partner"
@@ -18,23 +19,10 @@ local M = {}
 local Command = {}
 Command.__index = Command
 
-local function time_command(text)
-    local code
-    local start = measure.now()
-    local handle = assert(uv.spawn("/bin/sh",
-        { args = { "-ec", text }, stdio = { nil, nil, 2 } }, function(status) code = status end))
-    while not code do uv.run("once") end
-    local took = (measure.now() - start) / 1000
-    handle:close()
-    uv.run("nowait")
-    if code ~= 0 then error("bench: failed: " .. text, 0) end
-    return took
-end
-
 function Command:run(repetitions, samples)
     for _ = 1, repetitions do
         self.turn = 1 - self.turn
-        samples[#samples + 1] = time_command(self.commands[self.turn])
+        samples[#samples + 1] = command.time(self.commands[self.turn])
     end
 end
 
@@ -113,10 +101,8 @@ local found = {} -- where each program is
 
 local function find(program)
     if found[program] == nil then
-        local path = host.output_of(
-            ("PATH=/usr/bin:/bin:$PATH; command -v %s"):format(program)):match("^[^\n]+")
-        found[program] = path or false
-        if not path then
+        found[program] = command.find(program) or false
+        if not found[program] then
             print(("  (%s is missing and left out: apt-get install %s)"):format(program,
                 PROGRAMS[program].package))
         end

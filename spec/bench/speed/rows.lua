@@ -30,6 +30,7 @@ local function changed(differ, options, more)
     return work
 end
 
+-- Works on files as N of compare.lua has them.
 M.rows = {
     {
         name = "rewrite", what = "all files changed",
@@ -101,6 +102,17 @@ M.rows = {
         },
         n = { 100, 1000, 10000 }, layouts = { "dirs" }, places = CACHED,
     },
+}
+
+-- Large files by `source`; base: cp --reflink=auto.
+M.copy = { name = "copy", limit = 1.15, mebibytes = 100,
+    places = { tmpfs = true, ext4 = true, xfs = true, btrfs = true } }
+
+-- Figures of probes.lua, by its names.
+M.probes = {
+    { name = "memory", probe = "memory", places = { tmpfs = true } },
+    { name = "copy-memory", probe = "peak", places = { tmpfs = true } },
+    { name = "calls", probe = "calls", places = { tmpfs = true } },
 }
 
 return M
