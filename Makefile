@@ -167,12 +167,17 @@ deps-check: ## install what `make check`, doc and coverage need, too
 	@$(DEPS) build luajit test check
 
 # Make again, because what was just installed changes what can be built.
-.PHONY: demo bench
+.PHONY: demo bench bench-results
 demo: deps ## project payloads below build/demo, from Lua and by the command
 	@$(MAKE) run-demo
 bench: ## measure against plain C and what others do (minutes; ARGS=--quick for one)
 	@$(DEPS) build bench
 	@$(MAKE) run-bench
+RESULTS := spec/bench/results
+bench-results: ## measure all and put it into spec/bench/results, with plots
+	@$(DEPS) build bench
+	@$(MAKE) run-bench ARGS='--json $(RESULTS)/results.json --markdown $(RESULTS)/README.md \
+	    --plots $(RESULTS) --command "make bench-results" $(ARGS)'
 
 .PHONY: demo-nginx bench-nginx
 demo-nginx: deps-test ## run a gateway in nginx and change its routes under load

@@ -13,10 +13,12 @@ local compare = require "spec.bench.speed.compare"
 local copying = require "spec.bench.speed.copying"
 local host = require "spec.bench.host"
 local json = require "spec.bench.speed.json"
+local markdown = require "spec.bench.speed.markdown"
 local options_from = require "spec.bench.speed.options"
 local ours = require "spec.bench.speed.ours"
 local payloads = require "spec.bench.speed.payloads"
 local places = require "spec.bench.speed.places"
+local draw_plots = require "spec.bench.speed.plots"
 local probes = require "spec.bench.speed.probes"
 local report = require "spec.bench.speed.report"
 local rows = require "spec.bench.speed.rows"
@@ -94,16 +96,58 @@ local function write_file(path, text)
     assert(file:close())
 end
 
+-- Microseconds a file for ten thousand, divided by those for a thousand: 1 where cost is linear.
+local function print_growth(results)
+    local some = false
+    for _, big in ipairs(results) do
+        for _, small in ipairs(big.n == 10000 and results or {}) do
+            if small.n == 1000 and small.name == big.name and small.layout == big.layout
+                and small.place == big.place then
+                if not some then print("\ngrowth: time a file for N = 10000 by that for 1000") end
+                some = true
+                big.growth = big.sides[1].median / small.sides[1].median / 10
+                big.base_growth = big.sides[2].median / small.sides[2].median / 10
+                report.growth(big)
+            end
+        end
+    end
+end
+
+-- Plots, for which the directory is there; none, with a word, where there is no gnuplot.
+local function draw(options, about, visited, results)
+    if not options.plots then return {} end
+    local line = "Linux %s, %s, %s, %s; files of %d bytes; medians, and half of the distance"
+        .. " between the quartiles"
+    local drawn, why = draw_plots(results, visited, line:format(about.kernel, about.cpu, about.lua,
+        about.date, about.size), options.plots)
+    if not drawn then report.skipped("plots", why) end
+    return drawn or {}
+end
+
+local function write_files(options, about, visited, results, figures)
+    local plots = draw(options, about, visited, results)
+    if options.json then
+        write_file(options.json, json.encode { machine = about, places = visited, rows = results,
+            figures = figures } .. "\n")
+    end
+    if options.markdown then
+        write_file(options.markdown, markdown.text(about, visited, rows.all(), results, figures,
+            plots))
+    end
+end
+
 local function main(arguments)
     local options = options_from(arguments)
-    local about, results, figures = machine(), {}, {}
+    local about, results, figures, visited = machine(), {}, {}, {}
+    about.command = options.command
     print(("atomicwriter %s from %s, files of %d bytes, keep 0; durability none, but in the durable"
         .. " works"):format(about.version, about.lua, about.size))
     print(("Linux %s, %s"):format(about.kernel, about.cpu))
     print(report.LEGEND)
-    for _, name in ipairs(options.places) do
+    for _, name in ipairs(places.possible(options.places)) do
         local place, why = places.open(name)
         if place then
+            visited[#visited + 1] = { name = place.name, kind = place.kind }
             measure_place(place, options, results)
             probe_place(place, options, figures)
             places.close(place)
@@ -111,10 +155,9 @@ local function main(arguments)
             print(("\n%s: skipped, %s"):format(name, why))
         end
     end
+    print_growth(results)
     print_score(results, figures)
-    if options.json then
-        write_file(options.json, json.encode { machine = about, rows = results, figures = figures })
-    end
+    write_files(options, about, visited, results, figures)
 end
 
 main(arg)

@@ -17,7 +17,7 @@ local function encode_map(map, indent)
     for i, name in ipairs(names) do
         parts[i] = ('%q: %s'):format(name, encode(map[name], indent))
     end
-    return "\n" .. indent .. "{" .. table.concat(parts, ", ") .. "}"
+    return (indent == "" and "" or "\n") .. indent .. "{" .. table.concat(parts, ", ") .. "}"
 end
 
 --- VALUE as JSON: a list, or a map of strings, of the same, of strings without control bytes,

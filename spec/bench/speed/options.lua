@@ -9,6 +9,9 @@ usage: bench.lua [OPTION…]
   --seconds S        how long a row is to take
   --quick            less of everything, in about a minute
   --json FILE        write all figures there
+  --markdown FILE    and here as tables
+  --plots DIR        draw them into this directory, as SVG
+  --command TEXT     what the Markdown says it was made by
 ]]
 
 local function split(text)
@@ -37,10 +40,12 @@ local function begins_with_one_of(beginnings)
     end
 end
 
---- What the ARGUMENTS ask for: only(name), places, n, layouts, seconds, quick, json.
+--- What the ARGUMENTS ask for: wants(name), places, n, layouts, seconds, quick, json,
+-- markdown, plots, command.
 return function(arguments)
     local given, quick = {}, false
-    local known = set_of { "only", "place", "n", "layout", "seconds", "json" }
+    local known = set_of { "only", "place", "n", "layout", "seconds", "json", "markdown", "plots",
+        "command" }
     local i = 1
     while i <= #arguments do
         local name = arguments[i]:match("^%-%-(.+)$")
@@ -58,6 +63,9 @@ return function(arguments)
     return {
         quick = quick,
         json = given.json,
+        markdown = given.markdown,
+        plots = given.plots,
+        command = given.command or "make bench",
         wants = begins_with_one_of(split(given.only or "")),
         seconds = tonumber(given.seconds) or (quick and 0.2 or 1.5),
         n = set_of(split(given.n or (quick and "1,100,1000" or "1,10,100,1000,10000")), tonumber),

@@ -26,7 +26,6 @@ end
 local function loop_image(kind, disk)
     local make = MAKE[kind]
     local program = make.command:match("^%S+")
-    if not os.getenv("BENCH_MOUNTS") then return nil, "only root can mount it" end
     if not run("command -v " .. program .. " >/dev/null") then
         return nil, program .. " is missing: apt-get install " .. make.package
     end
@@ -42,6 +41,21 @@ end
 --- Whether NAME is one of ours; else it is a directory of the user's.
 function M.is_known(name)
     return name == "tmpfs" or MAKE[name] ~= nil
+end
+
+--- The places of NAMES that can be: in the stead of images, which only root can mount, TMPDIR.
+function M.possible(names)
+    if os.getenv("BENCH_MOUNTS") then return names end
+    local found, instead = {}, false
+    for _, name in ipairs(names) do
+        if not MAKE[name] then
+            found[#found + 1] = name
+        elseif not instead then
+            print("only root can mount file systems made for this: TMPDIR has to do")
+            found[#found + 1], instead = "disk", true
+        end
+    end
+    return found
 end
 
 --- Open the place NAME: "tmpfs", "ext4", "xfs", "btrfs", "disk" (TMPDIR) or a path. Returns

@@ -45,6 +45,12 @@ function M.figure(found)
     io.stdout:flush()
 end
 
+--- How the cost of a row grows.
+function M.growth(found)
+    print(("  %-19s %-4s %-6s base %5.2f  atomicwriter %5.2f"):format(found.name, found.layout,
+        found.place, found.base_growth, found.growth))
+end
+
 function M.skipped(name, why)
     print(("  %-19s skipped, %s"):format(name, why))
 end

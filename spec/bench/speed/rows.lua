@@ -104,8 +104,9 @@ M.rows = {
     },
 }
 
--- Large files by `source`; base: cp --reflink=auto.
-M.copy = { name = "copy", limit = 1.15, mebibytes = 100,
+-- What copying.lua measures.
+M.copy = { name = "copy", what = "ten files of 100 MiB by source; base: cp --reflink=auto",
+    limit = 1.15, mebibytes = 100,
     places = { tmpfs = true, ext4 = true, xfs = true, btrfs = true } }
 
 -- Figures of probes.lua, by its names.
@@ -114,5 +115,13 @@ M.probes = {
     { name = "copy-memory", probe = "peak", places = { tmpfs = true } },
     { name = "calls", probe = "calls", places = { tmpfs = true } },
 }
+
+--- All that gives rows.
+function M.all()
+    local all = {}
+    for i, row in ipairs(M.rows) do all[i] = row end
+    all[#all + 1] = M.copy
+    return all
+end
 
 return M
