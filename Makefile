@@ -167,11 +167,17 @@ deps-check: ## install what `make check`, doc and coverage need, too
 	@$(DEPS) build luajit test check
 
 # Make again, because what was just installed changes what can be built.
-.PHONY: demo bench
+.PHONY: demo bench bench-results
 demo: deps ## project payloads below build/demo, from Lua and by the command
 	@$(MAKE) run-demo
-bench: deps-test ## measure against plain C, Penlight's templates, argparse (ARGS=)
+bench: ## measure against plain C and what others do (minutes; ARGS=--quick for one)
+	@$(DEPS) build bench
 	@$(MAKE) run-bench
+RESULTS := spec/bench/results
+bench-results: ## measure all and put it into spec/bench/results, with plots
+	@$(DEPS) build bench
+	@$(MAKE) run-bench ARGS='--json $(RESULTS)/results.json --markdown $(RESULTS)/README.md \
+	    --plots $(RESULTS) --command "make bench-results" $(ARGS)'
 
 .PHONY: demo-nginx bench-nginx
 demo-nginx: deps-test ## run a gateway in nginx and change its routes under load
@@ -184,11 +190,18 @@ run-demo: $(firstword $(MODULES)) $(BUILD)/bin/atomicwriter
 	@$(call run_lua,$(firstword $(FLAVOURS))) examples/podinfo/podinfo.lua
 	@PATH="$(build_path)/bin:$$PATH" examples/tour/tour.sh $(BUILD)/demo/tour
 
-BENCHES := $(patsubst spec/bench/%.c,$(BUILD)/spec/bench/%,$(wildcard spec/bench/*.c))
+BENCHES := $(BUILD)/spec/bench/floor $(BUILD)/spec/bench/copy \
+           $(FLAVOURS:%=$(BUILD)/%/bench/heap.so)
 run-bench: $(firstword $(MODULES)) $(BENCHES) $(BUILD)/bin/atomicwriter
-	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/bench.lua $(ARGS)
-	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/template.lua
-	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/startup.lua
+	@$(call lua_env,$(firstword $(FLAVOURS))) spec/bench/run.sh \
+	    $(call interpreter,$(firstword $(FLAVOURS))) spec/bench/bench.lua $(ARGS)
+	$(if $(findstring --only,$(ARGS)),,$(bench_the_rest))
+
+# What has nothing to do with writing: Penlight's templates, loading argparse.
+define bench_the_rest
+@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/template.lua
+@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/startup.lua
+endef
 
 # ---- tests -------------------------------------------------------------
 
@@ -218,10 +231,17 @@ $(C_TESTS): %: %.o $(BUILD)/spec/c/kit.a $(LIB)-test.a
 	$(call say,LD)
 	$(Q)$(CC) -o $@ $(filter %.o %.a,$^) $(AW_LDFLAGS)
 
-$(BUILD)/spec/bench/%: spec/bench/%.c $(LIB).a
+$(BUILD)/spec/bench/floor: $(wildcard spec/bench/floor/*.[ch]) $(BUILD)/flags
+$(BUILD)/spec/bench/copy: spec/bench/copy.c $(BUILD)/flags
+$(BUILD)/spec/bench/%:
 	$(call say,CC)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(AW_CFLAGS) -MMD -MP -MF $@.d -o $@ $(filter %.c %.a,$^) $(AW_LDFLAGS)
+	$(Q)$(CC) $(AW_CFLAGS) -o $@ $(filter %.c,$^) $(AW_LDFLAGS)
+
+$(BUILD)/%/bench/heap.so: spec/bench/heap.c $(BUILD)/flags
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(AW_CFLAGS) $(patsubst -I%,-isystem %,$(call include_of,$*)) -shared -o $@ $< $(AW_LDFLAGS)
 
 # Who attacks, in the specs of faults.
 FAULT_TOOLS := $(patsubst spec/faults/%.c,$(BUILD)/spec/faults/%,$(wildcard spec/faults/*.c))

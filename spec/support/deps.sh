@@ -15,11 +15,14 @@ check='lua-check cppcheck clang valgrind libc6-dbg luarocks gcovr lua-ldoc git
        e2fsprogs libclang-rt-dev|libclang-rt-14-dev|libclang-common-14-dev'
 
 power='e2fsprogs xfsprogs btrfs-progs fuse3 libfuse3-dev mount'
+bench='lua-penlight strace util-linux mount e2fsprogs xfsprogs btrfs-progs rsync python3-minimal
+       gnuplot-nox'
 
 build_programs='cc make lua5.4'
 luajit_programs='luajit'
 test_programs='busted strace flock pgrep'
 power_programs='mkfs.ext4 mkfs.xfs mkfs.btrfs fusermount3'
+bench_programs= # the benchmark skips what it cannot measure, and says so
 check_programs='luacheck cppcheck clang valgrind luarocks gcovr ldoc git'
 
 wanted=

@@ -1,0 +1,24 @@
+/* What the floor can be asked to do. Each function does it once. */
+#ifndef FLOOR_WORKS_H
+#define FLOOR_WORKS_H
+
+#include "tree.h"
+
+/* All files anew, in a new version. */
+void rewrite(const tree *t, const turn *now);
+
+/* One file anew; the others are linked from the old version. */
+void change_one(const tree *t, const turn *now);
+
+/* Open, read, compare and close each file of the live version. */
+void compare(const tree *t, const turn *now);
+
+/* statx of each file of the version AT, and nothing else. */
+void look(const tree *t, int at);
+
+/* What many tools do instead, without versions: write a temporary file beside
+ * each one, set its mode, rename it over the old one. Readers see a mixture. */
+void replace_each(const tree *t, const turn *now);
+void replace_one(const tree *t, const turn *now);
+
+#endif

@@ -1,0 +1,175 @@
+--- The results as Markdown: for people who read them, and for the README to take tables from.
+
+local M = {}
+
+local NS = { 1, 10, 100, 1000, 10000 }
+
+-- The tables of ratios: of these rows, a line for each place and layout.
+local TABLES = {
+    {
+        title = "Times the floor's time",
+        rows = {
+            { "rewrite", "all changed" }, { "onechanged", "one changed" },
+            { "unchanged-fresh", "none changed, fresh writer" },
+            { "unchanged-open", "none changed, open writer, beside statx alone" },
+        },
+    }, {
+        title = "Durable: times faster than a fsync of each file in turn",
+        rows = { { "durable-rewrite", "all changed" }, { "durable-onechanged", "one changed" } },
+    }, {
+        title = "With work done by threads: times faster than the floor",
+        rows = {
+            { "prepare", "one changed, prepare" },
+            { "prepare-early", "one changed, prepare, early" },
+        },
+    }, {
+        title = "The old version removed by a thread: times the floor's time",
+        rows = { { "early", "all changed, early" } },
+    }, {
+        title = "Durable, 200 MB of somebody else's dirty: times the time without",
+        rows = { { "durable-neighbour", "all changed" } },
+    }, {
+        title = "Ten files of 100 MiB by source: times cp --reflink=auto",
+        rows = { { "copy", "copied" } },
+    },
+}
+
+local LAYOUTS = { "flat", "dirs", "100M", "10M" }
+
+local function find(results, name, place, layout, n)
+    for _, found in ipairs(results) do
+        if found.name == name and found.place == place and found.layout == layout
+            and found.n == n then
+            return found
+        end
+    end
+end
+
+local function line(cells)
+    return "| " .. table.concat(cells, " | ") .. " |"
+end
+
+local function rule(count)
+    return "|---" .. ("|---"):rep(count - 1) .. "|"
+end
+
+-- A ratio, bold where more or less was wanted.
+local function cell(found)
+    if not found then return "" end
+    local text = ("%.3g"):format(found.ratio)
+    if found.ratio < 10 then text = ("%.2f"):format(found.ratio) end
+    return found.wanted and not found.met and "**" .. text .. "**" or text
+end
+
+-- The lines of cells that TEXT_OF makes of the row NAME, for each place and layout that has any.
+local function add_lines(lines, results, places, name, label, text_of)
+    for _, place in ipairs(places) do
+        for _, layout in ipairs(LAYOUTS) do
+            local cells, some = { label, place.name, layout }, false
+            for _, n in ipairs(NS) do
+                local found = find(results, name, place.name, layout, n)
+                cells[#cells + 1] = text_of(found)
+                some = some or found ~= nil
+            end
+            if some then lines[#lines + 1] = line(cells) end
+        end
+    end
+end
+
+local function table_of(results, places, title, rows, text_of)
+    local lines = {}
+    for _, row in ipairs(rows) do add_lines(lines, results, places, row[1], row[2], text_of) end
+    if #lines == 0 then return "" end
+    local head = { title, "on", "in", "N = 1", "10", "100", "1000", "10000" }
+    return line(head) .. "\n" .. rule(#head) .. "\n" .. table.concat(lines, "\n") .. "\n\n"
+end
+
+local function others_of(results)
+    local lines = {}
+    for _, found in ipairs(results) do
+        local ours = found.sides[1]
+        for i = 3, #found.sides do
+            local other = found.sides[i]
+            lines[#lines + 1] = line { found.name, found.place, tostring(found.n), other.name,
+                ("%.2f"):format(other.median / 1000), ("%.2f"):format(ours.median / 1000),
+                ("%.3g"):format(other.median / ours.median) }
+        end
+    end
+    if #lines == 0 then return "" end
+    local head = { "others", "on", "N", "how", "its ms", "our ms", "times ours" }
+    return line(head) .. "\n" .. rule(#head) .. "\n" .. table.concat(lines, "\n") .. "\n\n"
+end
+
+local function figures_of(figures)
+    local lines = {}
+    for _, found in ipairs(figures) do
+        lines[#lines + 1] = line { found.name, found.place, ("%.1f"):format(found.value),
+            found.text, found.wanted and ("at most %d"):format(found.wanted) or "" }
+    end
+    if #lines == 0 then return "" end
+    local head = { "counted", "on", "", "", "wanted" }
+    return line(head) .. "\n" .. rule(#head) .. "\n" .. table.concat(lines, "\n") .. "\n\n"
+end
+
+local function all_of(results)
+    local head = { "work", "on", "in", "N", "base µs", "±", "atomicwriter µs", "±", "µs a file",
+        "ratio", "quiet", "runs", "wanted" }
+    local lines = {}
+    for _, found in ipairs(results) do
+        local ours, base = found.sides[1], found.sides[2]
+        lines[#lines + 1] = line { found.name, found.place, found.layout, tostring(found.n),
+            ("%.1f"):format(base.median), ("%.0f %%"):format(base.spread),
+            ("%.1f"):format(ours.median), ("%.0f %%"):format(ours.spread),
+            ("%.2f"):format(ours.median / found.n), ("%.2f"):format(found.ratio),
+            ("%.2f"):format(found.quiet_ratio), tostring(ours.runs),
+            found.wanted and ("%s %.2f: %s"):format(found.faster and "≥" or "≤", found.wanted,
+                found.met and "met" or "missed") or "" }
+    end
+    return line(head) .. "\n" .. rule(#head) .. "\n" .. table.concat(lines, "\n") .. "\n"
+end
+
+local function what_of(rows, results)
+    local seen, lines = {}, {}
+    for _, found in ipairs(results) do seen[found.name] = true end
+    for _, row in ipairs(rows) do
+        if seen[row.name] then lines[#lines + 1] = ("- `%s`: %s"):format(row.name, row.what) end
+    end
+    return table.concat(lines, "\n") .. "\n\n"
+end
+
+--- All of it. ROWS are those of rows.lua, PLOTS what plots.lua has drawn.
+function M.text(about, places, rows, results, figures, plots)
+    local parts = { "# One run of the benchmark\n\n", ([[
+Made by `%s` on %s.
+Linux %s, %s; %s, atomicwriter %s.
+
+Files of %d bytes, keep 0, durability none but where it says
+durable. Called from Lua, in turns with a plain C program, in the same directories and by the same
+clock. Medians; ±: half of the distance of the quartiles; quiet: the ratio of what one in ten runs
+stays below. In bold: more was wanted. "flat": all files at the top, "dirs": a hundred in each
+directory.
+
+]]):format(about.command, about.date, about.kernel, about.cpu, about.lua, about.version,
+        about.size) }
+    for _, place in ipairs(places) do
+        parts[#parts + 1] = ("- `%s`: %s\n"):format(place.name, place.kind)
+    end
+    parts[#parts + 1] = "\n" .. what_of(rows, results)
+    for _, plot in ipairs(plots) do
+        parts[#parts + 1] = ("![%s, on %s](%s)\n"):format(plot.title, plot.place, plot.file)
+    end
+    parts[#parts + 1] = "\n## Ratios\n\n"
+    for _, each in ipairs(TABLES) do
+        parts[#parts + 1] = table_of(results, places, each.title, each.rows, cell)
+    end
+    parts[#parts + 1] = "## Microseconds a file\n\n"
+    parts[#parts + 1] = table_of(results, places, "atomicwriter", TABLES[1].rows, function(found)
+        return found and ("%.2f"):format(found.sides[1].median / found.n) or ""
+    end)
+    parts[#parts + 1] = "## Others, and what was counted\n\n"
+    parts[#parts + 1] = others_of(results) .. figures_of(figures)
+    parts[#parts + 1] = "## All figures\n\n" .. all_of(results)
+    return table.concat(parts)
+end
+
+return M
