@@ -16,24 +16,13 @@
 
 /* ---- what an item comes to --------------------------------------------- */
 
-int aw_rules_for(int target, const aw_options *options, aw_rules *rules, aw_error *err)
+aw_rules aw_rules_for(const struct stat *target, const aw_options *options)
 {
-    struct stat st;
+    bool group = target && (target->st_mode & S_ISGID);
+    aw_rules rules = { .options = options, .natural_uid = aw_sys_geteuid(), .probed = !target };
 
-    rules->options = options;
-    rules->natural_uid = aw_sys_geteuid();
-    rules->natural_gid = aw_sys_getegid();
-    rules->probed = target < 0;
-    rules->links_only = false;
-    rules->locked = false;
-    rules->edited = false;
-    if (target < 0)
-        return 0;
-    if (aw_sys_fstat(target, &st) < 0)
-        return aw_fail_io(err, "fstat", ".");
-    if (st.st_mode & S_ISGID)
-        rules->natural_gid = st.st_gid;
-    return 0;
+    rules.natural_gid = group ? target->st_gid : aw_sys_getegid();
+    return rules;
 }
 
 static aw_wish wish(const aw_rules *rules, int mode, int default_mode, int64_t uid, int64_t gid)
@@ -485,14 +474,14 @@ static int compare_with_live(comparison *c, const aw_live *live, const aw_payloa
 
 /* A writer that has just been opened may be closed as soon, and begins with what it
  * wrote. Without memory for the prints there are none. */
-static void begin_learning(comparison *c, const aw_live *live, aw_payload *payload, dev_t device)
+static void begin_learning(comparison *c, const aw_live *live, aw_payload *payload)
 {
     aw_memo *learned = c->learned;
 
     memcpy(learned->version, live->name, sizeof learned->version);
     learned->payload = payload;
     learned->count = payload->count;
-    learned->device = device;
+    learned->device = live->st.st_dev;
     if (!c->memo)
         return;
     learned->clock = c->memo->clock;
@@ -509,7 +498,6 @@ int aw_compare(int target, const aw_live *live, aw_payload *payload, aw_rules *r
     comparison c = { target, rules, AW_CURSOR_INIT(live->fd), AW_CURSOR_INIT(payload->origin),
                      NULL, NULL, 0, learned, { 0, 0 }, meter, result, err };
     const aw_tree nothing = AW_TREE_INIT;
-    struct stat st;
     int rc = -1;
 
     result->changed = live->fd < 0;
@@ -520,12 +508,10 @@ int aw_compare(int target, const aw_live *live, aw_payload *payload, aw_rules *r
         aw_fail_memory(err);
     } else if (live->fd < 0) {
         rc = compare_trees(&c, payload, &nothing, actions);
-    } else if (aw_sys_fstat(live->fd, &st) < 0) {
-        aw_fail_io(err, "fstat", live->name);
     } else {
-        c.made = st.st_ctim;
-        c.memo = aw_memo_speaks_of(memo, live->name, st.st_dev) ? memo : NULL;
-        begin_learning(&c, live, payload, st.st_dev);
+        c.made = live->st.st_ctim;
+        c.memo = aw_memo_speaks_of(memo, live->name, live->st.st_dev) ? memo : NULL;
+        begin_learning(&c, live, payload);
         rc = compare_with_live(&c, live, payload, actions);
     }
     aw_list_sort(&result->added);

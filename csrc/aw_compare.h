@@ -29,9 +29,9 @@ typedef struct aw_rules {
                                        its version was made, to the same end */
 } aw_rules;
 
-/* TARGET may be -1: it will be made. The natural owner is who we are, with the
- * target's group where its setgid bit says so. */
-int aw_rules_for(int target, const aw_options *options, aw_rules *rules, aw_error *err);
+/* TARGET is what stat says of it, NULL where it will be made. The natural owner is who we
+ * are, with the target's group where its setgid bit says so. */
+aw_rules aw_rules_for(const struct stat *target, const aw_options *options);
 
 /* Mode and owner that a file or a directory must have. */
 typedef struct aw_wish {

@@ -109,6 +109,11 @@ int aw_live_open(int target, aw_live *live, aw_error *err)
     if (live->name[0] == '\0')
         return 0;
     live->fd = aw_at_open_dir(target, live->name);
+    if (live->fd >= 0 && aw_sys_fstat(live->fd, &live->st) < 0) {
+        aw_fail_io(err, "fstat", live->name);
+        aw_close_fd(&live->fd);
+        return -1;
+    }
     if (live->fd >= 0 || errno == ENOENT)
         return 0;
     if (errno == ENOTDIR || errno == ELOOP)

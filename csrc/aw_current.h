@@ -11,6 +11,8 @@
 #include "aw_memory.h"
 #include "aw_payload.h"
 
+#include <sys/stat.h>
+
 /* ---- where a target lies ----------------------------------------------- */
 
 /* Refuse the directory TARGET (absolute; open as FD, or -1 when it is yet to be
@@ -29,9 +31,10 @@ int aw_refuse_version(int fd, const char *target, aw_error *err);
 typedef struct aw_live {
     char name[AW_VERSION_MAX]; /* what "..data" names; "" without a "..data"  */
     int  fd;                   /* that directory; -1 when it leads nowhere    */
+    struct stat st;            /* of that, when it was opened                 */
 } aw_live;
 
-#define AW_LIVE_INIT { "", -1 }
+#define AW_LIVE_INIT { .fd = -1 }
 
 /* Read "..data" and open what it names. Trusts only a link to one
  * version-shaped name that is a real directory (G7): anything else is

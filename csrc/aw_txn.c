@@ -67,8 +67,8 @@ static int make_target(aw_txn *t)
 {
     const char *path = t->writer->target;
     const aw_folder plain = { "", 0, AW_UNSET, AW_UNSET, AW_UNSET };
-    aw_rules rules;
-    aw_wish wish;
+    aw_rules rules = aw_rules_for(NULL, &t->writer->options);
+    aw_wish wish = aw_wish_for_folder(&rules, &plain);
 
     t->target = aw_at_make_dir(AT_FDCWD, path);
     if (t->target < 0) {
@@ -77,9 +77,6 @@ static int make_target(aw_txn *t)
         return errno == EEXIST ? 0 : aw_fail_io(t->err, "mkdirat", path);
     }
     t->made_target = true;
-    if (aw_rules_for(-1, &t->writer->options, &rules, t->err) < 0)
-        return -1;
-    wish = aw_wish_for_folder(&rules, &plain);
     if (aw_sys_fchmod(t->target, wish.mode | 0300) < 0)
         return aw_fail_io(t->err, "fchmod", path);
     if (aw_sys_fchown(t->target, wish.chown_uid, wish.chown_gid) < 0)
@@ -133,16 +130,16 @@ static int open_or_make_target(aw_txn *t)
 }
 
 /* 1 when the path still leads to what is locked, else 0. */
-static int is_same_target(const aw_txn *t)
+static int is_same_target(aw_txn *t)
 {
-    struct stat held, named;
+    struct stat named;
 
-    if (aw_sys_fstat(t->target, &held) < 0)
+    if (aw_sys_fstat(t->target, &t->seen) < 0)
         return aw_fail_io(t->err, "fstat", t->writer->target);
     if (aw_sys_fstatat(AT_FDCWD, t->writer->target, &named, 0) < 0)
         return errno == ENOENT || errno == ENOTDIR
                ? 0 : aw_fail_io(t->err, "fstatat", t->writer->target);
-    return held.st_dev == named.st_dev && held.st_ino == named.st_ino;
+    return t->seen.st_dev == named.st_dev && t->seen.st_ino == named.st_ino;
 }
 
 int aw_txn_take_lock(aw_txn *t)
@@ -196,11 +193,7 @@ static void find_newest(aw_txn *t)
 
 int aw_txn_survey(aw_txn *t)
 {
-    struct stat st;
-
-    if (aw_sys_fstat(t->target, &st) < 0)
-        return aw_fail_io(t->err, "fstat", ".");
-    t->surveyed = aw_stamp_of(&st);
+    t->surveyed = aw_stamp_of(&t->seen);
     t->sure = aw_stamp_is_settled(&t->surveyed);
     if (aw_scan_target(t->target, &t->scan, t->err) < 0)
         return -1;
@@ -239,15 +232,12 @@ static void identify(aw_note *note, const char *version, const struct stat *st)
     note->version_stamp = aw_stamp_of(st);
 }
 
-/* Whether NOTE is about the directory FD, and nobody has changed that since. */
-static bool is_about(const aw_note *note, const char *version, int fd)
+/* Whether NOTE is about the directory that ST is of, and nobody has changed that since. */
+static bool is_about(const aw_note *note, const char *version, const struct stat *st)
 {
     aw_note same = *note;
-    struct stat st;
 
-    if (fd < 0 || aw_sys_fstat(fd, &st) < 0)
-        return false;
-    identify(&same, version, &st);
+    identify(&same, version, st);
     return strcmp(note->version, same.version) == 0 && note->inode == same.inode
            && aw_stamp_compare(&note->version_stamp, &same.version_stamp) == 0;
 }
@@ -259,16 +249,12 @@ static void believe_note(aw_txn *t)
 {
     static const aw_note none = AW_NOTE_INIT;
     const aw_names *names = &t->writer->names;
-    aw_stamp stamp;
-    struct stat st;
+    aw_stamp stamp = aw_stamp_of(&t->seen);
     bool clean;
 
     aw_lock_read_note(t->lock, &t->note);
-    if (!is_about(&t->note, t->live.name, t->live.fd))
+    if (t->live.fd < 0 || !is_about(&t->note, t->live.name, &t->live.st))
         t->note = none;
-    if ((!t->note.clean && names->count == 0) || aw_sys_fstat(t->target, &st) < 0)
-        return;
-    stamp = aw_stamp_of(&st);
     clean = t->note.clean && aw_stamp_compare(&stamp, &t->note.target_stamp) == 0
             && t->note.retained <= t->writer->options.keep;
     t->remembered = names->count > 0 && t->live.fd >= 0
@@ -284,8 +270,9 @@ int aw_txn_read_live(aw_txn *t)
         return -1;
     if (t->lock >= 0)
         believe_note(t);
-    if (aw_rules_for(t->target, &t->writer->options, &t->rules, t->err) < 0)
-        return -1;
+    else if (aw_sys_fstat(t->target, &t->seen) < 0)
+        return aw_fail_io(t->err, "fstat", ".");
+    t->rules = aw_rules_for(&t->seen, &t->writer->options);
     t->rules.locked = t->lock >= 0;
     return 0;
 }
@@ -307,7 +294,7 @@ static bool turn_note_to(aw_txn *t, const char *version, int fd)
 
     if (aw_sys_fstat(fd, &st) < 0)
         return false;
-    if (!is_about(&t->note, version, fd))
+    if (!is_about(&t->note, version, &st))
         t->note = none;
     identify(&t->note, version, &st);
     return true;

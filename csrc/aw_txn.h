@@ -52,6 +52,7 @@ typedef struct aw_txn {
     const aw_hooks  *hooks;         /* or NULL                                */
     aw_meter         meter;
     int              target;
+    struct stat      seen;          /* of the target, once it was locked      */
     int              lock;
     bool             may_create;    /* the target, if it is missing           */
     bool             made_target;   /* by this write                          */

@@ -540,8 +540,8 @@ static int plan_once(aw_txn *t)
         return -1;
     if (aw_txn_open_target(t) < 0)
         return -1;
-    if (t->target < 0 && aw_rules_for(-1, &t->writer->options, &t->rules, t->err) < 0)
-        return -1;
+    if (t->target < 0)
+        t->rules = aw_rules_for(NULL, &t->writer->options);
     if (t->target >= 0
         && (aw_txn_read_live(t) < 0 || survey(t) < 0))
         return -1;
