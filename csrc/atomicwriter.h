@@ -367,8 +367,9 @@ AW_API int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hook
  * read. A change within the same tick of the kernel's clock is not missed. Missed may be
  * stores into a file of the live version through a shared mapping, on a disk one that
  * somebody keeps; a write(2) to it that takes more than 20 ms and is under way while it is
- * read; and an edit whose mtime is set back while a write links the file. Without this call,
- * each write reads what is live. */
+ * read; an edit whose mtime is set back while a write, or the thread that goes on after it,
+ * links or unlinks the file; and a name that somebody with the writer's rights puts into a
+ * version while it is being made. Without this call, each write reads what is live. */
 AW_API void aw_writer_remember(aw_writer *writer, aw_payload *payload);
 
 /* What aw_write() would do now. Takes no lock and touches nothing. */

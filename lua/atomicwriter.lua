@@ -63,6 +63,12 @@ M._VERSION = core._VERSION
 -- @tparam[opt=true] boolean options.reuse hard-link files that did not change
 -- @tparam[opt=false] boolean options.create let the first write make the target,
 --  whose parent must exist
+-- @tparam[opt=false] boolean options.early return when the new version is live (and
+--  durable), and let a thread remove the versions that are not kept
+-- @tparam[opt=false] boolean options.prepare let a thread link all files into a fresh
+--  directory, `..next`, which becomes the next version when few files differ: that write
+--  then costs what has changed, and one question to the kernel a file. For a writer that
+--  stays open, on Linux 6.13 or later; elsewhere it does no good. See @{Writer:settle}
 -- @treturn[1] Writer
 -- @treturn[2] nil
 -- @treturn[2] Error `no_target`, `io`
@@ -242,6 +248,13 @@ M.inspect = core.inspect
 -- @treturn[1] ?Error why some could not go, if there are such
 -- @treturn[2] nil
 -- @treturn[2] Error
+
+--- Wait until what the last write has left to a thread is done (`early`, `prepare`).
+--
+-- Nobody has to call this: until then the thread has the lock, and other writers wait for it
+-- as for any. The next write and `close()` wait for it, too. A warning of the thread's is in
+-- the next result. If the process ends meanwhile, the next writer sweeps what is left.
+-- @function Writer:settle
 
 --- Close the writer.
 -- @function Writer:close
