@@ -91,11 +91,13 @@ void aw_memo_set_line(aw_memo *memo, const aw_stamp *line);
 /* Whether ST is of the file that item INDEX is in, as it was when it had these data. */
 bool aw_memo_knows(const aw_memo *memo, size_t index, const struct stat *st);
 
+/* Sees one of the directories, a payload's folder INDEX, open at FD, and ST of it. */
+typedef bool (*aw_look_fn)(void *context, size_t index, int fd, const struct stat *st);
+
 /* A sketch of the directories that PAYLOAD (sealed) says below VERSION, as they are now: of
  * their inodes and ctimes. Each is shown to LOOK, with CONTEXT. False when one cannot be
  * entered or LOOK says so; LOOK may be NULL. */
-bool aw_memo_sketch(int version, const aw_payload *payload,
-                    bool (*look)(void *context, const aw_folder *folder, const struct stat *st),
-                    void *context, uint64_t *sketch);
+bool aw_memo_sketch(int version, const aw_payload *payload, aw_look_fn look, void *context,
+                    uint64_t *sketch);
 
 #endif
