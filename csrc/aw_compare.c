@@ -120,6 +120,7 @@ typedef struct comparison {
     size_t         recalled;/* an index into its payload, for recall()       */
     aw_memo       *learned;
     struct timespec made;   /* when it was made                              */
+    aw_stamp       began;   /* when the comparison began                     */
     bool           counted; /* only the number of names is known, each file is
                                to be found                                   */
     bool           odd;     /* where one should have been is something else  */
@@ -235,7 +236,7 @@ static void keep(comparison *c, size_t index, const struct stat *st)
     if (is_later(&st->st_mtim, &c->made))
         c->rules->edited = true;
     if (c->learned->prints)
-        c->learned->prints[index] = aw_print_of(st, c->learned->clock);
+        c->learned->prints[index] = aw_print_of(st, c->learned->clock, &c->began);
 }
 
 /* KNOWN is as above. */
@@ -463,7 +464,7 @@ static bool look_at_folder(void *context, size_t index, int fd, const struct sta
 
     if ((st->st_mode & 07777) != wanted.mode || !has_owner(st, &wanted))
         return false;
-    seen->settled = seen->settled && aw_stamp_is_settled(&stamp);
+    seen->settled = seen->settled && aw_stamp_is_settled(&stamp, &seen->c->began);
     if (!seen->expected)
         return true;
     return index == 0 ? counts_top(fd, seen->expected[0]) : counts(fd, seen->expected[index]);
@@ -610,7 +611,7 @@ int aw_compare(int target, const aw_live *live, aw_payload *payload, aw_rules *r
                aw_result *result, aw_error *err)
 {
     comparison c = { target, rules, AW_CURSOR_INIT(live->fd), AW_CURSOR_INIT(payload->origin),
-                     NULL, NULL, 0, learned, { 0, 0 }, false, false, 0, meter, result, err };
+                     NULL, NULL, 0, learned, { 0, 0 }, aw_stamp_clock(), false, false, 0, meter, result, err };
     const aw_tree nothing = AW_TREE_INIT;
     int rc = -1;
 

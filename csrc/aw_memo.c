@@ -48,12 +48,12 @@ aw_clock aw_clock_of(int fd)
 
 /* Without nanoseconds a stamp is not multigrain, whatever the file system can: an
  * ext4 with small inodes. What changes a ctime alone, such as a link, is done at once. */
-aw_print aw_print_of(const struct stat *st, aw_clock clock)
+aw_print aw_print_of(const struct stat *st, aw_clock clock, const aw_stamp *now)
 {
     aw_print print = { st->st_ino, aw_stamp_of_data(st), aw_stamp_of(st) };
     bool told = clock == AW_CLOCK_MULTIGRAIN && print.ctime.nsec != 0;
 
-    if (clock == AW_CLOCK_NONE || !aw_stamp_is_settled(told ? &print.mtime : &print.ctime))
+    if (clock == AW_CLOCK_NONE || !aw_stamp_is_settled(told ? &print.mtime : &print.ctime, now))
         print.inode = 0;
     return print;
 }

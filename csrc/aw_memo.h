@@ -81,8 +81,8 @@ void aw_memo_drop(aw_memo *memo);
 aw_clock aw_clock_of(int fd);
 
 /* The print of a file that ST is of, with inode 0 where none can be taken. ST must
- * be from before its data was read. */
-aw_print aw_print_of(const struct stat *st, aw_clock clock);
+ * be from before its data was read, and NOW from before that. */
+aw_print aw_print_of(const struct stat *st, aw_clock clock, const aw_stamp *now);
 
 /* All that the write which made its version did to stamps is before LINE; where that is 0,
  * nobody knows, and there are no prints. */
