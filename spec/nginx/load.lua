@@ -58,11 +58,11 @@ local SERVER = [[
 -- @tparam boolean direct whether writes block the worker
 -- @tparam[opt] string follow more options for following
 function M.start(target, direct, follow)
-    local values = { POOL = direct and "false" or '"default"', FILES = tostring(M.FILES),
+    local values = { POOL = direct and "false" or '"atomicwriter"', FILES = tostring(M.FILES),
         FOLLOW = follow or "" }
     local function fill(text) return (text:gsub("%f[%u]%u+%f[%U]", values)) end
     return nginx.start {
-        target = target, workers = 2, main = "thread_pool default threads=4;",
+        target = target, workers = 2, main = "thread_pool atomicwriter threads=4;",
         http = fill(HTTP),
         server = (SERVER:gsub("FILES", values.FILES)),
     }
