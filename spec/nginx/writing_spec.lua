@@ -299,7 +299,7 @@ describe("resty.atomicwriter, writing,", function()
             server:body "/versions")
     end)
 
-    -- How the thread is scheduled, as a check in it sees that: a slice's nanoseconds and its nice value.
+    -- How the thread is scheduled, as a check in it sees that: nanoseconds of a slice, nice value.
     local function scheduled(main)
         local server = start {
             main = main,
