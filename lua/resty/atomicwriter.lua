@@ -96,7 +96,8 @@ local Config = {}
 Config.__index = Config
 
 local function announce(self)
-    if not self.workers then return end
+    -- After HUP another worker has this one's number, and speaks for itself.
+    if not self.workers or ngx.worker.exiting() then return end
     self.workers:announce(self.newest and self.newest.version, self.refused,
         self.failure and self.failure.message)
 end
@@ -322,6 +323,9 @@ end
 -- @treturn[2] nil
 -- @treturn[2] Error `not_found`, `io`
 function Config:get(path)
+    if type(path) ~= "string" then
+        error("bad argument #1 to 'get' (path expected, got " .. type(path) .. ")", 2)
+    end
     local view, err = self:view()
     if not view then return nil, err end
     return view:get(path)
@@ -371,6 +375,9 @@ end
 function Config:wait_acknowledged(version, timeout)
     need_workers(self, "wait_acknowledged")
     version = check_version(self, version, "wait_acknowledged")
+    if timeout ~= nil and (type(timeout) ~= "number" or timeout < 0) then
+        error("bad argument #2 to 'wait_acknowledged' (seconds expected)", 2)
+    end
     ngx.update_time()
     local deadline, nap = ngx.now() + (timeout or 10), 0.002
     if not self.newest or registry.older(self.newest.version, version) then self:refresh() end

@@ -150,6 +150,10 @@ describe("resty.atomicwriter, writing,", function()
             ngx.print(describe(resty_aw.write(TARGET, { ["../f"] = "x" }, { create = true }))) } }
         location = /function { content_by_lua_block {
             ngx.print(describe(resty_aw.write(TARGET, { f = print }, { create = true }))) } }
+        location = /circle { content_by_lua_block {
+            local payload = { f = {} }
+            payload.f.data = payload
+            ngx.print(describe(resty_aw.write(TARGET, payload, { create = true }))) } }
         location = /source { content_by_lua_block {
             ngx.print(describe(resty_aw.write(TARGET, { f = { source = "/nonexistent" } },
                 { create = true }))) } }
@@ -167,6 +171,8 @@ describe("resty.atomicwriter, writing,", function()
         local invalid = words(server:body "/invalid")
         assert.same({ "nil", "invalid_payload", "../f" }, { invalid[1], invalid[2], invalid[6] })
         assert.equal("invalid_payload", words(server:body "/function")[2])
+        local circle = words(server:body "/circle")
+        assert.same({ "nil", "invalid_payload" }, { circle[1], circle[2] })
         local source = words(server:body "/source")
         assert.same({ "io", "false", "2", "/nonexistent" },
             { source[2], source[3], source[5], source[6] })
@@ -228,6 +234,11 @@ describe("resty.atomicwriter, writing,", function()
             try(function() resty_aw.rollback(TARGET, 1) end)
             try(function() resty_aw.plan(TARGET, {}, { thread_pool = 4 }) end)
             try(function() resty_aw.plan(TARGET, {}, { give_way = "no" }) end)
+            try(function() resty_aw.write(TARGET, print) end)
+            try(function() resty_aw.plan(TARGET) end)
+            try(function() resty_aw.write(TARGET, {}, { create = print }) end)
+            try(function() resty_aw.write(TARGET, {}, { [{}] = true }) end)
+            try(function() resty_aw.versions(TARGET, { keeep = 2 }) end)
         } }
 ]],
             }
@@ -255,10 +266,16 @@ describe("resty.atomicwriter, writing,", function()
                     "module 'no.such.module' not found",
                     "option 'check' must be a string",
                     "unknown option 'expect'", "option 'durability' must be",
-                    "table expected", "bad argument #1 to 'write' %(path of a directory",
+                    "payload must be a table, not a string",
+                    "bad argument #1 to 'write' %(path of a directory",
                     "string expected",
                     "option 'thread_pool' must be a name or false$",
                     "option 'give_way' must be true or false$",
+                    "bad argument to 'write' %(payload must be a table, not a function%)$",
+                    "bad argument to 'plan' %(payload must be a table, not a nil%)$",
+                    "option 'create' must not be a function$",
+                    "option names must be strings$",
+                    "bad argument to 'versions' %(unknown option 'keeep'%)$",
                 }
                 local i = 0
                 for line in server:body("/misuse"):gmatch("[^\n]+") do

@@ -4,7 +4,7 @@
 local atomicwriter = require "atomicwriter"
 local failure = require "resty.atomicwriter.failure"
 
-local pcall, tostring = pcall, tostring
+local pcall, tostring, type = pcall, tostring, type
 
 --- @type View
 local View = {}
@@ -29,6 +29,9 @@ end
 function View:get(path)
     local value = self.values[path]
     if value ~= nil then return value end
+    if type(path) ~= "string" then
+        error("bad argument #1 to 'get' (path expected, got " .. type(path) .. ")", 2)
+    end
     if not self.snapshot then
         return nil, failure.new {
             code = "not_found", path = path,

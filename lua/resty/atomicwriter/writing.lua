@@ -47,7 +47,10 @@ end
 -- What `ngx.run_worker_thread` says when it has not run anything.
 local function refusal(target, why)
     local code = "io"
-    if why:find("unsupported Lua type", 1, true) or why:find("unsupported argument", 1, true) then
+    if why:find("circular references", 1, true) then
+        code = "invalid_payload"
+    elseif why:find("unsupported Lua type", 1, true)
+        or why:find("unsupported argument", 1, true) then
         code, why = "invalid_payload", "the payload holds what is neither text nor a table: " .. why
     elseif why:find("no available Lua vm", 1, true) then
         code, why = "locked", "as many writes wait as lua_worker_thread_vm_pool_size allows"
@@ -100,12 +103,24 @@ local function raise(level, message)
     error((message:gsub("^[^:\n]+:%d+: ", "")), level + 1)
 end
 
-local function check_call(action, target, options, level)
+-- What the writer says of its own arguments, whose numbers are not those of ours.
+local function reworded(action, message)
+    return (message:gsub("bad argument #%d+ to '[^']+'", "bad argument to '" .. action .. "'"))
+end
+
+local COPIED = { boolean = true, number = true, string = true }
+local NEEDS_PAYLOAD = { write = true, plan = true }
+
+local function check_call(action, target, options, call, level)
     if type(target) ~= "string" or target == "" then
         raise(level + 1, "bad argument #1 to '" .. action .. "' (path of a directory expected)")
     end
     if type(options) ~= "table" then
         raise(level + 1, "bad argument to '" .. action .. "' (table of options expected)")
+    end
+    if NEEDS_PAYLOAD[action] and type(call.payload) ~= "table" then
+        raise(level + 1, ("bad argument to '%s' (payload must be a table, not a %s)"):format(action,
+            type(call.payload)))
     end
     local pool, give_way = options.thread_pool, options.give_way
     if pool ~= nil and pool ~= false and (type(pool) ~= "string" or pool == "") then
@@ -117,6 +132,12 @@ local function check_call(action, target, options, level)
     if options.check ~= nil and type(options.check) ~= "string" then
         raise(level + 1, "option 'check' must be a string, \"MODULE\" or \"MODULE:FUNCTION\": "
             .. "it runs in another thread, where no function of this one can go")
+    end
+    for name, value in pairs(options) do
+        if type(name) ~= "string" then raise(level + 1, "option names must be strings") end
+        if not COPIED[type(value)] then
+            raise(level + 1, ("option '%s' must not be a %s"):format(name, type(value)))
+        end
     end
     local phase = ngx.get_phase()
     if not CAN_WAIT[phase] and not BEFORE_SERVING[phase] then
@@ -138,7 +159,7 @@ end
 -- @tparam number level as for `error`: where to raise misuse
 function M.call(action, target, options, call, level)
     options = options or {}
-    check_call(action, target, options, level + 1)
+    check_call(action, target, options, call, level + 1)
     local pools, of_writer = { OURS, SHARED }, {}
     for key, value in pairs(options) do
         if not OF_CALL[action][key] then of_writer[key] = value end
@@ -149,7 +170,7 @@ function M.call(action, target, options, call, level)
     local kind, value = run(pools, options.give_way ~= false, target, of_writer, action, call)
     if kind == "done" then return value end
     if kind == "failed" then return nil, failure.new(value) end
-    if kind == "misuse" then raise(level + 1, value) end
+    if kind == "misuse" then raise(level + 1, reworded(action, value)) end
     return nil, value
 end
 
