@@ -10,7 +10,7 @@
 -- clients are elsewhere in life, and their own wait for a processor is not nginx's. The servers
 -- take turns, so that what else the machine does falls upon them alike. What counts is the ratio of
 -- the p99 to that without writes; writes by another process show how much of it is the disk's and
--- the processors' share.
+-- the processors' share, and the workers' wait how long they were ready and had no processor.
 
 local atomicwriter = require "atomicwriter"
 local host = require "spec.bench.host"
@@ -84,6 +84,16 @@ local function publisher(target, files, counter)
     end
 end
 
+-- Milliseconds that the workers of WAY have been ready and waited for a processor.
+local function waited(way)
+    local sum = 0
+    for _, pid in ipairs(way.server:workers()) do
+        local line = host.first_line(("/proc/%d/task/%d/schedstat"):format(pid, pid))
+        sum = sum + tonumber(line and line:match "^%d+ (%d+)" or 0) / 1e6
+    end
+    return sum
+end
+
 local function ask_both(way)
     way.plain[#way.plain + 1] =
         load.ask(way.server, "/", options.seconds, options.connections, options.pause, FIRST)
@@ -104,7 +114,9 @@ end
 
 local function measure(way)
     local before = way.publish and load.publish(way.server, true) or 0
+    local waited_before = waited(way)
     local two = way.outside and ask_beside(way) or ask_both(way)
+    way.waited = (way.waited or 0) + waited(way) - waited_before
     if way.publish then
         way.published = way.published + load.publish(way.server, false) - before
     end
@@ -131,16 +143,17 @@ end
 
 local function print_table()
     local base = median(WAYS[1], "p99")
-    print("\n| writes | versions/s | p50 ms | p99 ms | p99 ratio | max ms | requests | failed | "
-        .. "asked for two files | mixed |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("\n| writes | versions/s | p50 ms | p99 ms | p99 ratio | max ms | "
+        .. "workers' wait, ms/s | requests | failed | asked for two files | mixed |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for _, way in ipairs(WAYS) do
-        print(("| %s | %.1f | %s | %s | %s | %s | %d | %d | %d | %d |"):format(way.name,
+        print(("| %s | %.1f | %s | %s | %s | %s | %.0f | %d | %d | %d | %d |"):format(way.name,
             way.published / (2 * options.seconds * options.rounds),
             cell(way, "%.2f", median(way, "p50") / 1000),
             cell(way, "%.2f", median(way, "p99") / 1000),
             cell(way, "%.2f", median(way, "p99") / base),
             cell(way, "%.1f", median(way, "max") / 1000),
+            way.waited / (2 * options.seconds * options.rounds),
             way.two.answers, way.two.failed, way.asked, way.two.mixed))
     end
     return median(WAYS[3], "p99") / base
