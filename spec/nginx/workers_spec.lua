@@ -137,6 +137,17 @@ describe("resty.atomicwriter, across workers,", function()
         assert.equal("2", server:body "/publish?f=good&timeout=30")
     end)
 
+    maybe("says so too when a later version is refused, for then this one never comes", function()
+        write "one"
+        local server = start([[interval = 3600, check = function(view)
+            return view:get("f") ~= "bad", "bad"
+        end]], 1)
+        assert.truthy(all_here(server, 1))
+        local skipped = write "two"
+        write "bad"
+        assert.equal("nil refused", server:body("/wait?timeout=2&version=" .. skipped))
+    end)
+
     maybe("does not wait for a worker that was killed", function()
         write "one"
         local server = start("interval = 0.02", 3)
