@@ -154,6 +154,7 @@ local function load(self, breathe)
     end
     self.seen = refused or nil -- what may have been bad luck is tried at the next look
     note_failure(self, err, refused or nil)
+    announce(self)
     return nil, err
 end
 

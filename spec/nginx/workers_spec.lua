@@ -137,6 +137,15 @@ describe("resty.atomicwriter, across workers,", function()
         assert.equal("2", server:body "/publish?f=good&timeout=30")
     end)
 
+    maybe("says so at once with inotify, too, however long the interval", function()
+        write "one"
+        local server = start([[interval = 3600, notify = true, check = function(view)
+            return view:get("f") ~= "bad", "bad"
+        end]], 2)
+        assert.truthy(all_here(server, 2))
+        assert.equal("nil refused", server:body "/publish?f=bad&timeout=20")
+    end)
+
     maybe("says so too when a later version is refused, for then this one never comes", function()
         write "one"
         local server = start([[interval = 3600, check = function(view)
