@@ -174,6 +174,59 @@ function Etcd:spawn(...)
     return sandbox.spawn(self:words(...))
 end
 
+---- a wire that can be cut -----------------------------------------------------
+
+local WIRE = [[
+local luv = require "luv"
+local from, to = tonumber(arg[1]), tonumber(arg[2])
+local server = luv.new_tcp()
+assert(server:bind("127.0.0.1", from))
+local function pass(a, b)
+    a:read_start(function(_, data)
+        if data then return b:write(data) end
+        if not a:is_closing() then a:close() end
+        if not b:is_closing() then b:close() end
+    end)
+end
+assert(server:listen(128, function()
+    local near, far = luv.new_tcp(), luv.new_tcp()
+    server:accept(near)
+    far:connect("127.0.0.1", to, function(why)
+        if why then return near:close() end
+        pass(near, far)
+        pass(far, near)
+    end)
+end))
+luv.run()
+]]
+
+local Wire = {}
+Wire.__index = Wire
+
+--- Let connections through.
+function Wire:join()
+    self.child = sandbox.spawn { "env", "-u", "LUA_PATH", "-u", "LUA_CPATH", "lua5.4", self.script,
+        self.port, self.far }
+end
+
+--- Cut all connections, and take no new ones.
+function Wire:cut()
+    self.child:kill "KILL"
+    self.child:wait(10)
+end
+
+--- A port that leads to the first node until it is cut; its `endpoint` is what clients use.
+function Etcd:wire()
+    local port = sandbox.free_ports(1)[1]
+    local wire = setmetatable({
+        port = port, far = self.nodes[1].url:match("%d+$"), endpoint = "127.0.0.1:" .. port,
+        script = self.dir .. "/wire" .. port,
+    }, Wire)
+    sandbox.write_file(wire.script, WIRE)
+    wire:join()
+    return wire
+end
+
 --- Start COUNT nodes (1) and wait until they answer.
 -- @tparam[opt] number count
 -- @tparam[opt] table options `words`: more words for each; `tls`: the files of a certificate,

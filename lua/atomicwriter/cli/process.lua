@@ -462,6 +462,15 @@ function Child:close()
     M.release(handles)
 end
 
+--- Kill it, wait until it is gone, so that no zombie stays, and release what we hold of it.
+function Child:destroy()
+    if not self.status then
+        self:signal_group("SIGKILL")
+        M.wait(function() return self.status end, GRACE)
+    end
+    self:close()
+end
+
 ---- waiting for a child ------------------------------------------------------------
 
 -- What has to be done about CHILD before it ends: its time is over, we are asked to stop, or it

@@ -184,10 +184,7 @@ end
 
 --- End what is still being awaited.
 function Client:close()
-    for child in pairs(self.running) do
-        child:signal_group("SIGKILL")
-        child:close()
-    end
+    for child in pairs(self.running) do child:destroy() end
     self.running = {}
 end
 

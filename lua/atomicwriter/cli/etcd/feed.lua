@@ -235,15 +235,15 @@ local function start_watch(self)
     return true
 end
 
-local function end_child(child)
-    if not child then return end
-    child:signal_group("SIGKILL")
-    child:close()
+local function end_watch(self)
+    if self._watch then self._watch:destroy() end
+    self._watch = nil
 end
 
-local function end_watch(self)
-    end_child(self._watch)
-    self._watch = nil
+local function end_check(self)
+    local check = self._check
+    if check and check.child then check.child:destroy() end
+    self._check = nil
 end
 
 -- Follow the events for as long as that works. Returns what is to be done next: `"read"`
@@ -281,8 +281,7 @@ local function watch(self, task)
             end
         end
     end
-    end_child(check.child)
-    self._check = nil
+    end_check(self)
     end_watch(self)
     if process.now() - begun >= SETTLED then self._delay = nil end
     return outcome
@@ -318,8 +317,7 @@ end
 --- Stop.
 function Feed:close()
     end_watch(self)
-    if self._check then end_child(self._check.child) end
-    self._check = nil
+    end_check(self)
     self.client:close()
     self.task.done = true
 end
