@@ -34,6 +34,7 @@ local COMMANDS = {
     { "ls", "List the files of the live version." },
     { "cat", "Print files of the live version, consistently." },
     { "rollback", "Publish a retained version again." },
+    { "publish", "Put files into etcd, as one transaction." },
     { "follow", "Restart, signal or reload a program at each new version." },
     { "completion", "Print the completion script for a shell." },
 }

@@ -128,15 +128,6 @@ local LOGGING = {
         .. "debug.", choices = { "error", "warn", "info", "debug" } },
 }
 
--- CONVERT with the option's name in front of its errors.
-local function named(name, convert)
-    return function(text)
-        local value, why = convert(text)
-        if value == nil then return nil, format("%s: %s", name, why) end
-        return value
-    end
-end
-
 -- "-n --dry-run" is `dry_run` among the arguments.
 local function target_of(names)
     return (gsub(gsub(names, "^.*%-%-", ""), "-", "_"))
@@ -146,7 +137,7 @@ local function add(command, option)
     local names, argname, help = option[1], option[2], option[3]
     if not argname then return command:flag(names, help):target(target_of(names)) end
     local made = command:option(names, help):argname(argname):target(target_of(names))
-    if option.convert then made:convert(named(names, option.convert)) end
+    if option.convert then made:convert(values.named(names, option.convert)) end
     if option.choices then made:choices(option.choices) end
     if option.many then made:count("*") else made:overwrite(false) end
     return made

@@ -167,6 +167,27 @@ function M.etcd_user(text)
     return text
 end
 
+--- A revision of etcd.
+-- @tparam string text
+-- @treturn number
+function M.revision(text)
+    local number = find(text, "^%d+$") and #text <= 15 and tonumber(text)
+    if number then return number end
+    return nil, format("'%s' is no revision: give a number, as publish prints it", text)
+end
+
+--- CONVERT with NAME in front of its errors.
+-- @tparam string name
+-- @tparam function convert
+-- @treturn function
+function M.named(name, convert)
+    return function(text)
+        local value, why = convert(text)
+        if value == nil then return nil, format("%s: %s", name, why) end
+        return value
+    end
+end
+
 --- A text that is not empty.
 -- @tparam string text
 -- @treturn string

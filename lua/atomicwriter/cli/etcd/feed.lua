@@ -45,20 +45,32 @@ local function read_words(self, revision, more)
     return words
 end
 
--- What a read has found: the files, the revision of each key, the revision of it all.
-local function parse(self, output)
+local M = { MARK = MARK }
+
+--- What a read of all keys below PREFIX has found.
+-- @tparam string prefix
+-- @tparam string output of `etcdctl get --prefix -w json`
+-- @treturn[1] table `files`, path to value; `mods`, path to the revision that set it, with that of
+--  the mark; `mark`, the value of that; `revision` of all of it
+-- @treturn[2] nil
+-- @treturn[2] table error
+function M.parse(prefix, output)
     local answer = encoding.decode_json(output)
     local revision = answer and answer.header and answer.header.revision
     if not revision then
         return nil, failure.new { code = "etcd", message = "etcdctl printed no JSON that we know" }
     end
-    local files, mods = {}, {}
+    local files, mods, mark = {}, {}, nil
     for _, pair in ipairs(answer.kvs or {}) do
-        local path = sub(encoding.decode_base64(pair.key), #self.prefix + 1)
+        local path = sub(encoding.decode_base64(pair.key), #prefix + 1)
         mods[path] = pair.mod_revision
-        if path ~= MARK then files[path] = encoding.decode_base64(pair.value) end
+        if path == MARK then
+            mark = encoding.decode_base64(pair.value)
+        else
+            files[path] = encoding.decode_base64(pair.value)
+        end
     end
-    return { files = files, mods = mods, revision = revision }
+    return { files = files, mods = mods, mark = mark, revision = revision }
 end
 
 local function same(mods, others)
@@ -102,7 +114,7 @@ end
 local function read(self, task)
     local output, err = self.client:await(task, read_words(self))
     if not output then return failed(self, err) end
-    local state, parse_err = parse(self, output)
+    local state, parse_err = M.parse(self.prefix, output)
     if not state then return failed(self, parse_err) end
     self._refresh = false
     adopt(self, state)
@@ -120,7 +132,7 @@ end
 function Feed:catch_up(revision, signals)
     local output, err = self.client:run(read_words(self, revision), { signals = signals })
     if not output then return nil, err end
-    local state, parse_err = parse(self, output)
+    local state, parse_err = M.parse(self.prefix, output)
     if not state then return nil, parse_err end
     state.revision = revision -- the header has that of the whole store
     adopt(self, state)
@@ -179,7 +191,7 @@ end
 local function keys_of(self, child)
     local output, err = self.client:finish(child)
     if not output then return nil, err end
-    return parse(self, output)
+    return M.parse(self.prefix, output)
 end
 
 -- Whether something that SEEN, an earlier read, has found never came.
@@ -321,8 +333,6 @@ function Feed:close()
     self.client:close()
     self.task.done = true
 end
-
-local M = { MARK = MARK }
 
 --- Make a feed; it does nothing before the first step of its `task`.
 --
