@@ -35,6 +35,7 @@ local COMMANDS = {
     { "cat", "Print files of the live version, consistently." },
     { "rollback", "Publish a retained version again." },
     { "publish", "Put files into etcd, as one transaction." },
+    { "fleet", "Show which machines have what was published." },
     { "follow", "Restart, signal or reload a program at each new version." },
     { "completion", "Print the completion script for a shell." },
 }

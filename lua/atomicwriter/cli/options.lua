@@ -110,6 +110,10 @@ local WATCHING = {
         convert = values.duration },
     { "--splay", "TIME", "Wait a random time up to this before each write, so that a fleet does "
         .. "not reload at once (0).", convert = values.duration },
+    { "--announce", "PREFIX", "Keep a key below this prefix of etcd that says what this machine "
+        .. "has; see atomicwriter fleet.", convert = values.etcd_prefix },
+    { "--announce-ttl", "TIME", "After how long a machine that is gone is forgotten (30s).",
+        convert = values.duration },
     { "--interval", "TIME", "Render at least so often, for what cannot be watched, such as "
         .. "--from-exec (0: never).", convert = values.duration },
 }
@@ -213,7 +217,8 @@ end
 -- Each: an option that makes no sense without another, and that one.
 local NEEDS = {
     { "signal", "pid_file" }, { "pid_file", "signal" }, { "debounce", "watch" },
-    { "splay", "watch" }, { "interval", "watch" },
+    { "splay", "watch" }, { "interval", "watch" }, { "announce", "watch" },
+    { "announce_ttl", "announce" },
 }
 -- Each: two options that exclude each other.
 local EXCLUDES = {

@@ -49,13 +49,16 @@ function Task:step()
     end
 end
 
---- Step and wait until PREDICATE() holds, or the task has ended.
+--- Step and wait until PREDICATE() holds, the task has ended, or it is late.
 -- @tparam function predicate looks at fields and does nothing else
-function Task:run_until(predicate)
+-- @tparam[opt] number deadline on the clock of `process.now`
+function Task:run_until(predicate, deadline)
+    deadline = deadline or math.huge
     self:step()
-    while not self.done and not predicate() do
+    while not self.done and not predicate() and process.now() < deadline do
+        local due = math.min(self.due or math.huge, deadline)
         process.wait(function() return self:ready() or predicate() end,
-            self.due and math.max(self.due - process.now(), 0))
+            due < math.huge and math.max(due - process.now(), 0) or nil)
         self:step()
     end
 end

@@ -59,10 +59,14 @@ local function apply(self, item)
     local target = item.projection
     local payload, err = target:gather()
     -- What could not be reloaded is not tried again until an input changes, or SIGHUP asks for it.
+    local outcome
     if payload and (item.asked or not is_same(payload, item.refused)) then
-        local outcome = target:write(payload)
+        outcome = target:write(payload)
         err = outcome.error
         item.refused = outcome.code == projection.RELOAD_FAILED and payload or nil
+    end
+    if self._announcing and (outcome or err) then
+        self._announcing:tell(target, outcome, err)
     end
     report(self, item, err)
     item.due, item.delay = nil, err and min((item.delay or RETRY_MIN / 2) * 2, RETRY_MAX) or nil
@@ -102,6 +106,11 @@ local function follow_inputs(self)
     self._watcher:follow(union)
     local hub = self._services.hub
     if hub then hub:retain(union.feeds) end
+    if self._announcing then
+        local targets = {}
+        for _, item in ipairs(self._items) do targets[item.projection.target] = true end
+        self._announcing:retain(targets)
+    end
     if self._watcher.reason and not self._reason_told then
         self._reason_told = true
         self._console:warn(self._watcher.reason)
@@ -180,6 +189,15 @@ local function look(self)
     end
 end
 
+-- What announces this machine, if that is asked for; or nil and an error.
+local function new_announcing(args, services)
+    if not args.announce then return false end
+    local client, err = require("atomicwriter.cli.etcd.requests").client(args)
+    if not client then return nil, err end
+    return require("atomicwriter.cli.etcd.announcing").new(client, args.announce,
+        args.announce_ttl, services)
+end
+
 local M = {}
 
 --- Project, then watch until SIGINT or SIGTERM ends it.
@@ -188,15 +206,17 @@ local M = {}
 -- @tparam table services `console`, `signals`
 -- @tparam[opt] table loader what PROJECTIONS come from, if that can change: `loader:load()` returns
 --  new ones, or nil and an error, and `loader.inputs` are the inputs that it read
--- @treturn number exit code: 0
+-- @treturn number exit code: 0, unless it cannot begin
 function M.run(projections, args, services, loader)
+    local announcing, err = new_announcing(args, services)
+    if announcing == nil then return services.console:fail(err) end
     local self = {
         _items = new_items(projections), _loader = loader,
         _script = { name = loader and loader.name },
         _debounce = args.debounce or DEBOUNCE, _splay = args.splay or 0,
         _interval = args.interval or 0,
         _console = services.console, _signals = services.signals, _services = services,
-        _watcher = require("atomicwriter.cli.inputs").watch(),
+        _watcher = require("atomicwriter.cli.inputs").watch(), _announcing = announcing,
     }
     for _, item in ipairs(self._items) do
         if not self._signals.stop then apply(self, item) end
@@ -208,6 +228,7 @@ function M.run(projections, args, services, loader)
         look(self)
     end
     self._watcher:close()
+    if self._announcing then self._announcing:close() end
     for _, item in ipairs(self._items) do item.projection:close() end
     self._console:info("ended by " .. self._signals.stop)
     return projection.DONE

@@ -125,6 +125,9 @@ end
 --- Go on with everything.
 function Hub:step()
     each_task(self, function(task) task:step() end)
+    for index = #self._tasks, 1, -1 do
+        if self._tasks[index].done then table.remove(self._tasks, index) end
+    end
 end
 
 --- Read everything again.

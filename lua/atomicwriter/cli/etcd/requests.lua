@@ -74,10 +74,12 @@ function M.fault(args, is_used)
     if (args.etcd_cert == nil) ~= (args.etcd_key == nil) then
         return "--etcd-cert and --etcd-key need each other"
     end
-    if is_used or #(args.from_etcd or {}) + #(args.data_from_etcd or {}) > 0 then return nil end
+    local count = #(args.from_etcd or {}) + #(args.data_from_etcd or {})
+    if is_used or args.announce or count > 0 then return nil end
     for option in pairs(SETTINGS) do
         if args[option] then
-            return format("--%s needs --from-etcd or --data-from-etcd", (option:gsub("_", "-")))
+            return format("--%s needs --from-etcd, --data-from-etcd or --announce",
+                (option:gsub("_", "-")))
         end
     end
     return nil
