@@ -179,7 +179,11 @@ demo-nginx: deps-test ## run a gateway in nginx and change its routes under load
 bench-nginx: deps-test ## measure nginx under load while it is written to
 	@$(MAKE) run-bench-nginx
 
-.PHONY: run-demo run-bench run-demo-nginx run-bench-nginx
+.PHONY: bench-etcd
+bench-etcd: deps-test ## measure publish to live on 200 watchers of one etcd (ARGS=)
+	@$(MAKE) run-bench-etcd
+
+.PHONY: run-demo run-bench run-demo-nginx run-bench-nginx run-bench-etcd
 run-demo: $(firstword $(MODULES)) $(BUILD)/bin/atomicwriter
 	@$(call run_lua,$(firstword $(FLAVOURS))) examples/podinfo/podinfo.lua
 	@PATH="$(build_path)/bin:$$PATH" examples/tour/tour.sh $(BUILD)/demo/tour
@@ -288,6 +292,9 @@ test-etcd: $(BUILD)/$(firstword $(FLAVOURS))/atomicwriter/core.so $(BUILD)/bin/a
 	@$(call tests,specs with etcd) $(call run_lua,$(firstword $(FLAVOURS))) \
 	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") \
 	    $(or $(SPEC),$(sort $(wildcard spec/etcd/*_spec.lua)))
+
+run-bench-etcd: $(BUILD)/$(firstword $(FLAVOURS))/atomicwriter/core.so $(BUILD)/bin/atomicwriter
+	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/etcd.lua $(ARGS)
 
 # ---- checks ------------------------------------------------------------
 

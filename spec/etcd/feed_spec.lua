@@ -14,7 +14,7 @@ describe("a feed of etcd", function()
         store, told = etcd.start(), {}
         local function note(_, text) told[#told + 1] = text end
         it_feeds = feed.new(assert(client.new { endpoints = store.endpoints }), "/app/", {
-            console = { warn = note, info = note }, follows = true,
+            console = { warn = note, info = note, debug = function() end }, follows = true,
             check = 0.2, grace = 0.2, retry = 0.1,
         })
     end)

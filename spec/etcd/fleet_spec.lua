@@ -172,6 +172,23 @@ describe("a fleet:", function()
         assert.equal(0, (child:wait(30)))
     end)
 
+    it("everything goes through a gRPC proxy of etcd's, too", function()
+        local port = sandbox.free_ports(1)[1]
+        sandbox.spawn { "etcd", "grpc-proxy", "start", "--endpoints=" .. store.endpoints,
+            "--listen-addr=127.0.0.1:" .. port }
+        local near = { "--etcd-endpoints", "127.0.0.1:" .. port }
+        eventually(function() return store:run("fleet", "/fleet", near[1], near[2]) == 1 end)
+        local revision = cjson.decode(store:must("publish", "/app", "--output", "json",
+            "--from-literal", "a=1", near[1], near[2])).revision
+        for i = 1, 3 do machine("t" .. i, near[1], near[2]) end
+        assert.equal(0, (ask("--wait", number(revision), "--machines", "3", near[1], near[2])))
+        for i = 2, 4 do
+            revision = cjson.decode(store:must("publish", "/app", "--output", "json",
+                "--from-literal", "a=" .. i, near[1], near[2])).revision
+            assert.equal(0, (ask("--wait", number(revision), "--timeout", "20s")))
+        end
+    end)
+
     it("a project announces each target, and takes back what is no longer one", function()
         local revision = publish("--from-literal", "a=1")
         local function project(...)

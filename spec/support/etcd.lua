@@ -215,11 +215,12 @@ function Wire:cut()
     self.child:wait(10)
 end
 
---- A port that leads to the first node until it is cut; its `endpoint` is what clients use.
-function Etcd:wire()
+--- A port that leads to NODE, by default the first one, until it is cut; its `endpoint` is what
+-- clients use.
+function Etcd:wire(node)
     local port = sandbox.free_ports(1)[1]
     local wire = setmetatable({
-        port = port, far = self.nodes[1].url:match("%d+$"), endpoint = "127.0.0.1:" .. port,
+        port = port, far = (node or self.nodes[1]).url:match("%d+$"), endpoint = "127.0.0.1:" .. port,
         script = self.dir .. "/wire" .. port,
     }, Wire)
     sandbox.write_file(wire.script, WIRE)

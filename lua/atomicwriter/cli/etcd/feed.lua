@@ -276,7 +276,11 @@ local function watch(self, task)
                 or check.child and check.child.status
         end, check.due < math.huge and max(check.due - process.now(), 0) or nil)
         local over = take_lines(self)
-        if over == "compacted" or self._refresh then
+        if over == "compacted" then
+            self._console:debug(format("%s: what follows revision %.0f has been compacted; all is "
+                .. "read again", self.prefix, self.revision))
+            outcome = "read"
+        elseif self._refresh then
             outcome = "read"
         elseif over or child.status then
             -- No leader, no permission, or killed by somebody.
@@ -288,7 +292,9 @@ local function watch(self, task)
             if found == "fine" then
                 check = new_check(self)
                 self._check = check
-            else
+            elseif found then
+                self._console:debug(format("%s: a check found revision %.0f behind, or a "
+                    .. "connection lost: %s", self.prefix, self.revision, found))
                 outcome = found
             end
         end
