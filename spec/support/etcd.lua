@@ -220,8 +220,8 @@ end
 function Etcd:wire(node)
     local port = sandbox.free_ports(1)[1]
     local wire = setmetatable({
-        port = port, far = (node or self.nodes[1]).url:match("%d+$"), endpoint = "127.0.0.1:" .. port,
-        script = self.dir .. "/wire" .. port,
+        port = port, endpoint = "127.0.0.1:" .. port, script = self.dir .. "/wire" .. port,
+        far = (node or self.nodes[1]).url:match("%d+$"),
     }, Wire)
     sandbox.write_file(wire.script, WIRE)
     wire:join()
