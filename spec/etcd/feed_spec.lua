@@ -93,6 +93,17 @@ describe("a feed of etcd", function()
         assert.equal(2, #told)
     end)
 
+    it("pauses between attempts, also after it was asked to read again", function()
+        local wrong = assert(client.new { endpoints = store.endpoints, cacert = "/nonexistent" })
+        it_feeds:close()
+        it_feeds = feed.new(wrong, "/app/", { console = {}, follows = true, retry = 0.5 })
+        it_feeds.task:run_until(function() return it_feeds.attempts > 0 end)
+        it_feeds:refresh()
+        it_feeds.task:run_until(function() end, process.now() + 1.5)
+        assert.is_true(it_feeds.attempts >= 2)
+        assert.is_true(it_feeds.attempts <= 6, it_feeds.attempts .. " attempts")
+    end)
+
     it("takes values whose line comes in many pieces", function()
         store:put("/app/a", "1")
         has "1"

@@ -43,7 +43,7 @@ describe("from etcd:", function()
     end)
 
     it("a prefix is a directory, with or without the slash at its end", function()
-        store:transact { [prefix .. "a"] = "1", [prefix:sub(1, -2) .. "2/b"] = "other" }
+        store:transact { [prefix .. "a"] = "1", [prefix:sub(1, -2) .. "x/b"] = "other" }
         write("--from-etcd", prefix:sub(1, -2))
         assert(volume.shows(target, { a = "1" }))
     end)
@@ -183,6 +183,25 @@ describe("from etcd:", function()
             "--etcd-endpoints", store.endpoints)
         sandbox.must { "env", "ETCDCTL_ENDPOINTS=127.0.0.1:1", sandbox.unpack(words) }
         assert(volume.shows(target, { a = "1" }))
+    end)
+
+    it("variables that tell etcdctl how to print do no harm", function()
+        store:put(prefix .. "a", "1")
+        local words = command.words("write", target, "--create", "--from-etcd", prefix,
+            "--etcd-endpoints", store.endpoints)
+        sandbox.must { "env", "ETCDCTL_WRITE_OUT=table", "ETCDCTL_HEX=true", "ETCDCTL_DEBUG=true",
+            sandbox.unpack(words) }
+        assert(volume.shows(target, { a = "1" }))
+    end)
+
+    it("says which package is missing, without lua-cjson", function()
+        local words = command.words("write", target, "--create", "--from-etcd", prefix,
+            "--etcd-endpoints", store.endpoints)
+        local status, _, err =
+            sandbox.run { "env", command.without "cjson", sandbox.unpack(words) }
+        assert.equal(1, status)
+        assert.equal("atomicwriter: etcd needs lua-cjson: install lua-cjson (Debian) or lua-cjson "
+            .. "(LuaRocks)\n", err)
     end)
 
     it("one endpoint that answers is enough", function()

@@ -258,11 +258,11 @@ describe("watching etcd:", function()
         sandbox.sleep(0.3)
         local begun = sandbox.now()
         store:put("/app/a", "2")
-        local took = {}
+        local took, seen = {}, {}
         eventually(function()
-            for i, name in ipairs(names) do
-                if not took[i] and sandbox.read_file(name .. "/a") == "2" then
-                    took[i] = sandbox.now() - begun
+            for _, name in ipairs(names) do
+                if not seen[name] and sandbox.read_file(name .. "/a") == "2" then
+                    took[#took + 1], seen[name] = sandbox.now() - begun, true
                 end
             end
             return #took == #names

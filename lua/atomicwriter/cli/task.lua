@@ -43,6 +43,7 @@ function Task:step()
         local fine, err = coroutine.resume(self._thread)
         if not fine then
             self.done = true
+            if type(err) == "table" then error(err, 0) end -- a library is missing
             error(debug.traceback(self._thread, tostring(err)), 0)
         end
         self.done = coroutine.status(self._thread) == "dead"

@@ -102,9 +102,20 @@ local function command(words)
     return list
 end
 
+-- How it prints is a setting, too. The id of a lease is larger than what a number of JSON can be
+-- here.
+local function environment(self, words)
+    local env = {
+        ETCDCTL_WRITE_OUT = words[1] == "lease" and "simple" or "json",
+        ETCDCTL_HEX = "false", ETCDCTL_DEBUG = "false",
+    }
+    for name, value in pairs(self.env) do env[name] = value end
+    return env
+end
+
 local function started(self, words, opts)
     local child, err = process.start(command(words), {
-        env = self.env, input = opts.input, talk = opts.talk, capture = true,
+        env = environment(self, words), input = opts.input, talk = opts.talk, capture = true,
         capture_errors = true, limit = opts.limit,
     })
     if not child then return cannot_start(err) end
@@ -163,7 +174,7 @@ end
 function Client:run(words, opts)
     opts = opts or {}
     local status, err = process.run(command(words), {
-        env = self.env, input = opts.input, capture = true, capture_errors = true,
+        env = environment(self, words), input = opts.input, capture = true, capture_errors = true,
         timeout = opts.timeout or TIMEOUT, signals = opts.signals, on_stop = "pass",
     })
     if not status then return cannot_start(err) end

@@ -38,7 +38,7 @@ Feed.__index = Feed
 
 -- The words of a read of all keys, at REVISION or now.
 local function read_words(self, revision, more)
-    local words = { "get", "--prefix", "-w", "json", more }
+    local words = { "get", "--prefix", more }
     if revision then words[#words + 1] = "--rev=" .. encoding.number(revision) end
     words[#words + 1] = "--"
     words[#words + 1] = self.prefix
@@ -49,7 +49,7 @@ local M = { MARK = MARK }
 
 --- What a read of all keys below PREFIX has found.
 -- @tparam string prefix
--- @tparam string output of `etcdctl get --prefix -w json`
+-- @tparam string output of `etcdctl get --prefix`, as JSON
 -- @treturn[1] table `files`, path to value; `mods`, path to the revision that set it, with that of
 --  the mark; `mark`, the value of that; `revision` of all of it
 -- @treturn[2] nil
@@ -112,11 +112,11 @@ local function failed(self, err)
 end
 
 local function read(self, task)
+    self._refresh = false -- whatever comes of it: or there would be no pause before the next
     local output, err = self.client:await(task, read_words(self))
     if not output then return failed(self, err) end
     local state, parse_err = M.parse(self.prefix, output)
     if not state then return failed(self, parse_err) end
-    self._refresh = false
     adopt(self, state)
     self.attempts = self.attempts + 1
     answered(self)
@@ -180,6 +180,7 @@ local function take_lines(self)
                 return (response.CompactRevision or 0) > 0 and "compacted" or "cancelled"
             end
             take_events(self, response.Events or {})
+            answered(self)
         end
     end
     return nil
@@ -239,7 +240,7 @@ end
 -- Watching --------------------------------------------------------------------------------------
 
 local function start_watch(self)
-    local child, err = self.client:start({ "watch", "-i", "-w", "json" }, { talk = true })
+    local child, err = self.client:start({ "watch", "-i" }, { talk = true })
     if not child then return nil, err end
     self._watch, self._rest = child, ""
     child:say(format("watch --prefix --rev %s %s\n", encoding.number(self.revision + 1),

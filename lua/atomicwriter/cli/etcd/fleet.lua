@@ -44,8 +44,8 @@ function M.newest(client, machines, signals)
     for _, machine in ipairs(machines) do
         local prefix = machine.prefix
         if prefix and not newest[prefix] then
-            local output, err = client:run({ "get", "--prefix", "-w", "json", "--keys-only", "--",
-                prefix }, { signals = signals })
+            local output, err = client:run({ "get", "--prefix", "--keys-only", "--", prefix },
+                { signals = signals })
             if not output then return nil, err end
             local state, parse_err = feed.parse(prefix, output)
             if not state then return nil, parse_err end

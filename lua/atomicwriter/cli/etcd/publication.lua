@@ -153,8 +153,8 @@ Publication.__index = Publication
 
 -- What is below the prefix, at REVISION or now.
 local function read(self, revision)
-    local words = { "get", "--prefix", "-w", "json" }
-    if revision then words[5] = "--rev=" .. encoding.number(revision) end
+    local words = { "get", "--prefix" }
+    if revision then words[3] = "--rev=" .. encoding.number(revision) end
     words[#words + 1] = "--"
     words[#words + 1] = self.prefix
     local output, err = self.client:run(words, { signals = self._signals })
@@ -217,7 +217,7 @@ end
 -- Send the transaction. Returns the revision and whether others have interfered; false where a
 -- comparison has failed; nil and an error.
 local function send(self, state, plan, files)
-    local output, err = self.client:run({ "txn", "-w", "json" }, {
+    local output, err = self.client:run({ "txn" }, {
         input = M.transaction(self.prefix, state, plan, files, self._mark),
         discreet = true, signals = self._signals,
     })
