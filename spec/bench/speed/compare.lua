@@ -31,7 +31,7 @@ end
 
 local function judge(found, row, place)
     local mine, base = found.sides[1], found.sides[2]
-    found.faster = row.times ~= nil
+    found.faster = row.faster or false
     found.ratio, found.quiet_ratio = mine.median / base.median, mine.quiet / base.quiet
     if found.faster then
         found.ratio, found.quiet_ratio = 1 / found.ratio, 1 / found.quiet_ratio
