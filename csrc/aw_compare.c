@@ -120,6 +120,11 @@ typedef struct comparison {
     size_t         recalled;/* an index into its payload, for recall()       */
     aw_memo       *learned;
     struct timespec made;   /* when it was made                              */
+    aw_stamp       began;   /* when the comparison began                     */
+    bool           counted; /* only the number of names is known, each file is
+                               to be found                                   */
+    bool           odd;     /* where one should have been is something else  */
+    size_t         told;    /* files that progress was told of already       */
     aw_meter      *meter;
     aw_result     *result;
     aw_error      *err;
@@ -231,7 +236,7 @@ static void keep(comparison *c, size_t index, const struct stat *st)
     if (is_later(&st->st_mtim, &c->made))
         c->rules->edited = true;
     if (c->learned->prints)
-        c->learned->prints[index] = aw_print_of(st, c->learned->clock);
+        c->learned->prints[index] = aw_print_of(st, c->learned->clock, &c->began);
 }
 
 /* KNOWN is as above. */
@@ -247,11 +252,15 @@ static int same_file(comparison *c, const aw_item *item, size_t index, size_t kn
     }
     fd = name ? aw_at_open_file(c->live.dir, name) : -1;
     if (fd < 0)
+        c->odd = errno != EACCES;
+    if (fd < 0)
         return says_absent(errno) ? 0 : aw_fail_io(c->err, "openat", item->path);
     if (aw_sys_fstat(fd, &st) < 0)
         same = aw_fail_io(c->err, "fstat", item->path);
     else
         same = has_mode_and_owner(c, item, &st) ? same_data(c, item, fd) : 0;
+    if (same == 0 && !S_ISREG(st.st_mode))
+        c->odd = true;
     if (same == 1)
         keep(c, index, &st);
     aw_close_fd(&fd);
@@ -291,7 +300,7 @@ static int same_item(comparison *c, const aw_item *item, size_t index)
     if (!known || !known->data)
         return same_file(c, item, index, NOT_KNOWN);
     if (!same_bytes(known, item))
-        return 0;
+        return c->counted ? same_file(c, item, index, NOT_KNOWN) : 0;
     return same_file(c, item, index, c->memo->prints ? c->recalled : NOT_KNOWN);
 }
 
@@ -352,7 +361,10 @@ static int compare_item(comparison *c, const aw_item *item, const aw_node *node,
 {
     if (tell_item(c, item, node, index, action) < 0)
         return -1;
-    return aw_meter_files(c->meter, 1, c->err);
+    if (c->told == 0)
+        return aw_meter_files(c->meter, 1, c->err);
+    c->told--;
+    return 0;
 }
 
 /* A node that PAYLOAD has no item for. A directory goes without saying when
@@ -412,19 +424,74 @@ static int compare_trees(comparison *c, const aw_payload *payload, const aw_tree
 /* What was seen of the directories while they were sketched. */
 typedef struct folder_look {
     const comparison *c;
-    bool              settled; /* a change from now on shows in every one    */
+    const aw_payload *payload;
+    bool              settled;  /* a change from now on shows in every one   */
+    size_t           *expected; /* names in each folder; NULL: not counted   */
 } folder_look;
 
-/* Whether FOLDER is to stay as it is. Without asking what a fresh directory would get: it
- * is listed then. */
-static bool look_at_folder(void *context, const aw_folder *folder, const struct stat *st)
+static bool counts(int fd, size_t expected)
+{
+    aw_listing listing;
+    const char *name;
+    aw_type type;
+    int more;
+
+    aw_listing_start(&listing, fd);
+    while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
+        if (expected-- == 0)
+            return false;
+    }
+    return more == 0 && expected == 0;
+}
+
+/* The version's own descriptor is not fresh: its offset may be anywhere. */
+static bool counts_top(int fd, size_t expected)
+{
+    int fresh = aw_at_open_dir(fd, ".");
+    bool right = fresh >= 0 && counts(fresh, expected);
+
+    aw_close_fd(&fresh);
+    return right;
+}
+
+/* Whether the folder is to stay as it is. Without asking what a fresh directory would get:
+ * the tree is listed then. */
+static bool look_at_folder(void *context, size_t index, int fd, const struct stat *st)
 {
     folder_look *seen = context;
-    aw_wish wanted = aw_wish_for_folder(seen->c->rules, folder);
+    aw_wish wanted = aw_wish_for_folder(seen->c->rules, &seen->payload->folders[index]);
     aw_stamp stamp = aw_stamp_of(st);
 
-    seen->settled = seen->settled && aw_stamp_is_settled(&stamp);
-    return (st->st_mode & 07777) == wanted.mode && has_owner(st, &wanted);
+    if ((st->st_mode & 07777) != wanted.mode || !has_owner(st, &wanted))
+        return false;
+    seen->settled = seen->settled && aw_stamp_is_settled(&stamp, &seen->c->began);
+    if (!seen->expected)
+        return true;
+    return index == 0 ? counts_top(fd, seen->expected[0]) : counts(fd, seen->expected[index]);
+}
+
+/* How many names each folder of PAYLOAD has. */
+static void count_names(const aw_payload *payload, size_t *expected)
+{
+    const aw_item *last = NULL;
+    size_t parent = 0, folder = 0;
+
+    for (size_t i = 0; i < payload->count; i++) {
+        const aw_item *item = &payload->items[i];
+        size_t length = aw_path_parent(item->path, item->length);
+
+        if (!last || length != parent || memcmp(item->path, last->path, length) != 0)
+            folder = aw_payload_find_folder(payload, item->path, length);
+        expected[folder]++;
+        last = item;
+        parent = length;
+    }
+    for (size_t i = 1; i < payload->folder_count; i++) {
+        const aw_folder *one = &payload->folders[i];
+
+        expected[aw_payload_find_folder(payload, one->path, aw_path_parent(one->path,
+                                                                           one->length))]++;
+    }
 }
 
 static bool same_paths(const aw_payload *a, const aw_payload *b)
@@ -437,7 +504,7 @@ static bool same_paths(const aw_payload *a, const aw_payload *b)
     return same;
 }
 
-/* When every file is known to be there, and nothing else. */
+/* When every file should be there, and nothing else can. 1, or 0 if one is not, or -1. */
 static int compare_files(comparison *c, const aw_payload *payload, unsigned char *actions)
 {
     static const aw_node file = { .type = AW_FILE };
@@ -445,26 +512,74 @@ static int compare_files(comparison *c, const aw_payload *payload, unsigned char
     for (size_t i = 0; i < payload->count; i++) {
         if (compare_item(c, &payload->items[i], &file, i, &actions[i]) < 0)
             return -1;
+        if (c->odd)
+            return 0;
     }
-    return 0;
+    return 1;
+}
+
+/* Names are not listed where a count of them will do: each that the payload has must be
+ * found, and then there is no other. As compare_files(), and 0 when they are not these. */
+static int compare_counted(comparison *c, const aw_live *live, const aw_payload *payload,
+                           unsigned char *actions)
+{
+    folder_look seen = { c, payload, true, NULL };
+    uint64_t sketch;
+    bool counted;
+
+    seen.expected = calloc(payload->folder_count, sizeof *seen.expected);
+    if (!seen.expected)
+        return aw_fail_memory(c->err);
+    count_names(payload, seen.expected);
+    counted = aw_memo_sketch(live->fd, payload, look_at_folder, &seen, &sketch);
+    free(seen.expected);
+    if (!counted)
+        return 0;
+    c->counted = true;
+    c->learned->listed = c->memo && seen.settled;
+    c->learned->folders = sketch;
+    return compare_files(c, payload, actions);
+}
+
+/* As they are remembered. */
+static int compare_known(comparison *c, const aw_live *live, const aw_payload *payload,
+                         unsigned char *actions)
+{
+    folder_look seen = { c, payload, true, NULL };
+    uint64_t sketch;
+
+    if (!c->memo || !c->memo->listed || !same_paths(payload, c->memo->payload)
+        || !aw_memo_sketch(live->fd, payload, look_at_folder, &seen, &sketch)
+        || sketch != c->memo->folders)
+        return 0;
+    c->learned->as_known = c->learned->listed = true;
+    c->learned->folders = sketch;
+    return compare_files(c, payload, actions);
+}
+
+/* Forget what a comparison found that came to nothing. */
+static void begin_again(comparison *c)
+{
+    aw_list_clear(&c->result->added);
+    aw_list_clear(&c->result->updated);
+    aw_list_clear(&c->result->removed);
+    c->result->changed = c->odd = c->counted = false;
+    c->result->unchanged = c->recalled = 0;
+    c->learned->as_known = c->learned->listed = false;
+    c->told = c->meter->now.files;
 }
 
 static int compare_with_live(comparison *c, const aw_live *live, const aw_payload *payload,
                              unsigned char *actions)
 {
-    folder_look seen = { c, true };
     aw_tree tree = AW_TREE_INIT;
-    /* before they are listed */
-    bool sketched = c->memo && aw_memo_sketch(live->fd, payload, look_at_folder, &seen,
-                                              &c->learned->folders);
-    int rc;
+    int rc = compare_known(c, live, payload, actions);
 
-    if (sketched && c->memo->listed && c->memo->folders == c->learned->folders
-        && same_paths(payload, c->memo->payload)) {
-        c->learned->as_known = c->learned->listed = true;
-        return compare_files(c, payload, actions);
-    }
-    c->learned->listed = sketched && seen.settled;
+    if (rc == 0 && !c->odd)
+        rc = compare_counted(c, live, payload, actions);
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
+    begin_again(c);
     rc = aw_tree_read(live->fd, &tree, c->err);
     if (rc == 0)
         rc = compare_trees(c, payload, &tree, actions);
@@ -496,7 +611,7 @@ int aw_compare(int target, const aw_live *live, aw_payload *payload, aw_rules *r
                aw_result *result, aw_error *err)
 {
     comparison c = { target, rules, AW_CURSOR_INIT(live->fd), AW_CURSOR_INIT(payload->origin),
-                     NULL, NULL, 0, learned, { 0, 0 }, meter, result, err };
+                     NULL, NULL, 0, learned, { 0, 0 }, aw_stamp_clock(), false, false, 0, meter, result, err };
     const aw_tree nothing = AW_TREE_INIT;
     int rc = -1;
 

@@ -48,12 +48,12 @@ aw_clock aw_clock_of(int fd)
 
 /* Without nanoseconds a stamp is not multigrain, whatever the file system can: an
  * ext4 with small inodes. What changes a ctime alone, such as a link, is done at once. */
-aw_print aw_print_of(const struct stat *st, aw_clock clock)
+aw_print aw_print_of(const struct stat *st, aw_clock clock, const aw_stamp *now)
 {
     aw_print print = { st->st_ino, aw_stamp_of_data(st), aw_stamp_of(st) };
     bool told = clock == AW_CLOCK_MULTIGRAIN && print.ctime.nsec != 0;
 
-    if (clock == AW_CLOCK_NONE || !aw_stamp_is_settled(told ? &print.mtime : &print.ctime))
+    if (clock == AW_CLOCK_NONE || !aw_stamp_is_settled(told ? &print.mtime : &print.ctime, now))
         print.inode = 0;
     return print;
 }
@@ -89,9 +89,8 @@ static uint64_t mix(uint64_t sketch, uint64_t word)
     return sketch ^ sketch >> 29;
 }
 
-bool aw_memo_sketch(int version, const aw_payload *payload,
-                    bool (*look)(void *context, const aw_folder *folder, const struct stat *st),
-                    void *context, uint64_t *sketch)
+bool aw_memo_sketch(int version, const aw_payload *payload, aw_look_fn look, void *context,
+                    uint64_t *sketch)
 {
     aw_cursor cursor = AW_CURSOR_INIT(version);
     bool good = true;
@@ -103,7 +102,7 @@ bool aw_memo_sketch(int version, const aw_payload *payload,
         struct stat st;
 
         good = aw_cursor_enter(&cursor, folder->path, folder->length) == 0
-               && aw_sys_fstat(cursor.dir, &st) == 0 && (!look || look(context, folder, &st));
+               && aw_sys_fstat(cursor.dir, &st) == 0 && (!look || look(context, i, cursor.dir, &st));
         if (!good)
             break;
         stamp = aw_stamp_of(&st);

@@ -81,8 +81,8 @@ void aw_memo_drop(aw_memo *memo);
 aw_clock aw_clock_of(int fd);
 
 /* The print of a file that ST is of, with inode 0 where none can be taken. ST must
- * be from before its data was read. */
-aw_print aw_print_of(const struct stat *st, aw_clock clock);
+ * be from before its data was read, and NOW from before that. */
+aw_print aw_print_of(const struct stat *st, aw_clock clock, const aw_stamp *now);
 
 /* All that the write which made its version did to stamps is before LINE; where that is 0,
  * nobody knows, and there are no prints. */
@@ -91,11 +91,13 @@ void aw_memo_set_line(aw_memo *memo, const aw_stamp *line);
 /* Whether ST is of the file that item INDEX is in, as it was when it had these data. */
 bool aw_memo_knows(const aw_memo *memo, size_t index, const struct stat *st);
 
+/* Sees one of the directories, a payload's folder INDEX, open at FD, and ST of it. */
+typedef bool (*aw_look_fn)(void *context, size_t index, int fd, const struct stat *st);
+
 /* A sketch of the directories that PAYLOAD (sealed) says below VERSION, as they are now: of
  * their inodes and ctimes. Each is shown to LOOK, with CONTEXT. False when one cannot be
  * entered or LOOK says so; LOOK may be NULL. */
-bool aw_memo_sketch(int version, const aw_payload *payload,
-                    bool (*look)(void *context, const aw_folder *folder, const struct stat *st),
-                    void *context, uint64_t *sketch);
+bool aw_memo_sketch(int version, const aw_payload *payload, aw_look_fn look, void *context,
+                    uint64_t *sketch);
 
 #endif

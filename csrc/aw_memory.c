@@ -97,9 +97,15 @@ static int by_bytes(const void *left, const void *right)
     return strcmp(*(char *const *)left, *(char *const *)right);
 }
 
+/* Lists mostly come in order: tree order, in which they are gathered, is byte order but for
+ * names with a byte below "/". */
 void aw_list_sort(aw_list *list)
 {
-    if (list->count > 1)
+    size_t sorted = list->count > 0;
+
+    while (sorted < list->count && strcmp(list->items[sorted - 1], list->items[sorted]) <= 0)
+        sorted++;
+    if (sorted < list->count)
         qsort(list->items, list->count, sizeof *list->items, by_bytes);
 }
 

@@ -362,3 +362,22 @@ bool aw_payload_shows(const aw_payload *payload, const char *name)
     }
     return false;
 }
+
+size_t aw_payload_find_folder(const aw_payload *payload, const char *path, size_t length)
+{
+    size_t low = 0, high = payload->folder_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const aw_folder *folder = &payload->folders[middle];
+        int order = aw_path_compare(folder->path, folder->length, path, length);
+
+        if (order == 0)
+            return middle;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return AW_NO_FOLDER;
+}

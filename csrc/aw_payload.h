@@ -51,6 +51,10 @@ struct aw_payload {
                             that were derived                                */
 };
 
+/* Which of PAYLOAD's folders (sealed) PATH is, or AW_NO_FOLDER. */
+#define AW_NO_FOLDER ((size_t)-1)
+size_t aw_payload_find_folder(const aw_payload *payload, const char *path, size_t length);
+
 /* Whether the paths of both are the same ones. */
 bool aw_payload_same_paths(const aw_payload *a, const aw_payload *b);
 

@@ -299,34 +299,12 @@ int aw_stage_fill(aw_stage *stage, const aw_payload *payload, int live,
 
 /* ---- (7) changing what is linked --------------------------------------- */
 
-static const size_t NO_FOLDER = (size_t)-1;
-
-/* Which of PAYLOAD's folders, which are in tree order, PATH is. */
-static size_t find_folder(const aw_payload *payload, const char *path, size_t length)
-{
-    size_t low = 0, high = payload->folder_count;
-
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        const aw_folder *folder = &payload->folders[middle];
-        int order = aw_path_compare(folder->path, folder->length, path, length);
-
-        if (order == 0)
-            return middle;
-        if (order < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return NO_FOLDER;
-}
-
 /* The directory that holds PATH has changed, if it is to stay. */
 static void touch_parent(filler *f, const char *path, size_t length)
 {
-    size_t folder = find_folder(f->payload, path, aw_path_parent(path, length));
+    size_t folder = aw_payload_find_folder(f->payload, path, aw_path_parent(path, length));
 
-    if (folder != NO_FOLDER)
+    if (folder != AW_NO_FOLDER)
         f->touched[folder] = 1;
 }
 
@@ -375,14 +353,14 @@ static int change_folders(filler *f, const aw_payload *before)
     for (size_t i = before->folder_count; i-- > 1;) {
         const aw_folder *old = &before->folders[i];
 
-        if (find_folder(f->payload, old->path, old->length) == NO_FOLDER
+        if (aw_payload_find_folder(f->payload, old->path, old->length) == AW_NO_FOLDER
             && drop(f, old->path, old->length, AT_REMOVEDIR) < 0)
             return -1;
     }
     for (size_t i = 1; i < f->payload->folder_count; i++) {
         const aw_folder *folder = &f->payload->folders[i];
 
-        if (find_folder(before, folder->path, folder->length) != NO_FOLDER)
+        if (aw_payload_find_folder(before, folder->path, folder->length) != AW_NO_FOLDER)
             continue;
         if (make_folder(f, folder) < 0)
             return -1;

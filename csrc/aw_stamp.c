@@ -21,25 +21,34 @@ int aw_stamp_compare(const aw_stamp *a, const aw_stamp *b)
     return (a->nsec > b->nsec) - (a->nsec < b->nsec);
 }
 
-aw_stamp aw_stamp_now(void)
+static aw_stamp read_clock(clockid_t clock)
 {
     struct timespec now = { 0, 0 };
 
-    (void)aw_sys_clock_gettime(CLOCK_REALTIME_COARSE, &now); /* cannot fail on Linux */
+    (void)aw_sys_clock_gettime(clock, &now); /* cannot fail on Linux */
     return (aw_stamp) { now.tv_sec, now.tv_nsec };
 }
 
-bool aw_stamp_is_settled(const aw_stamp *stamp)
+aw_stamp aw_stamp_now(void)
+{
+    return read_clock(CLOCK_REALTIME_COARSE);
+}
+
+aw_stamp aw_stamp_clock(void)
+{
+    return read_clock(CLOCK_REALTIME);
+}
+
+bool aw_stamp_is_settled(const aw_stamp *stamp, const aw_stamp *now)
 {
     const int64_t second = 1000000000;
     const int64_t tick = stamp->nsec != 0 ? second / 50 : 2 * second + second / 10;
-    struct timespec now;
 
-    if (aw_sys_clock_gettime(CLOCK_REALTIME, &now) < 0)
-        return false;
-    if (now.tv_sec - stamp->sec > 3600) /* so that the next line has no overflow */
+    if (now->sec - stamp->sec > 3600) /* so that the next line has no overflow */
         return true;
-    return (now.tv_sec - stamp->sec) * second + (now.tv_nsec - stamp->nsec) > tick;
+    if (now->sec < stamp->sec)
+        return false;
+    return (now->sec - stamp->sec) * second + (now->nsec - stamp->nsec) > tick;
 }
 
 /* Where the second stamp is no greater, stamps only tick. Where it is because a tick has

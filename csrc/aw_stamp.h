@@ -30,13 +30,16 @@ aw_stamp aw_stamp_of_data(const struct stat *st);
 /* Less than 0, 0, or greater, as A is earlier than B, the same, or later. */
 int aw_stamp_compare(const aw_stamp *a, const aw_stamp *b);
 
-/* Now, by the clock that the kernel stamps with: no later change gets less, unless the
+/* The time by the clock that the kernel stamps with: no later change gets less, unless the
  * clock is set back. */
 aw_stamp aw_stamp_now(void);
 
-/* Whether a change from now on gives another stamp than STAMP, since a tick has passed.
- * Where there are no nanoseconds at all, ticks may last two seconds. */
-bool aw_stamp_is_settled(const aw_stamp *stamp);
+/* The time of day, for the next; it does not tick. */
+aw_stamp aw_stamp_clock(void);
+
+/* Whether a change after NOW gives another stamp than STAMP, since a tick has passed. Where
+ * there are no nanoseconds at all, ticks may last two seconds. */
+bool aw_stamp_is_settled(const aw_stamp *stamp, const aw_stamp *now);
 
 /* Draw a line at *LINE by stamping FD, a file or directory of ours whose mode is MODE:
  * every change before has a lesser stamp, every later one the same or a greater. False

@@ -193,8 +193,10 @@ static void find_newest(aw_txn *t)
 
 int aw_txn_survey(aw_txn *t)
 {
+    aw_stamp now = aw_stamp_clock();
+
     t->surveyed = aw_stamp_of(&t->seen);
-    t->sure = aw_stamp_is_settled(&t->surveyed);
+    t->sure = aw_stamp_is_settled(&t->surveyed, &now);
     if (aw_scan_target(t->target, &t->scan, t->err) < 0)
         return -1;
     find_newest(t);
