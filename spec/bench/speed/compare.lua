@@ -16,6 +16,7 @@ local LABELS = {
     ["rewrite+flush"] = "C, flush, then fsync each",
     ["rewrite+syncfs"] = "C, syncfs",
     ["onechanged+fsync"] = "C, links, fsync of the one",
+    ["onechanged+syncfs"] = "C, links, syncfs",
 }
 
 --- Who takes part: a work of the floor's or a rival by its name, or a table { name =, work = (a

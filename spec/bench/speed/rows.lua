@@ -66,7 +66,7 @@ M.rows = {
         name = "durable-onechanged", what = "one file changed, durable; base: fsync of all in turn",
         work = { differ = "one", durability = "full" }, base = "rewrite+fsync",
         faster = true, times = on_ext4 { [100] = 20 },
-        others = { "onechanged+fsync" },
+        others = { "onechanged+fsync", "onechanged+syncfs" },
         n = { 10, 100, 1000 }, layouts = { "flat" }, places = JOURNALED,
     },
     {
