@@ -56,7 +56,7 @@ static int fill(aw_stage *stage, const aw_payload *payload, const aw_rules *rule
     memset(actions, AW_KEEP, payload->count + 1);
     links.links_only = true;
     if (aw_stage_fill(stage, payload, -1, &links, actions, &meter, &result, err) == 0)
-        rc = durable ? aw_stage_sync(stage->fd, payload, actions, 0, NULL, &meter, err) : 0;
+        rc = durable ? aw_stage_sync(stage->fd, payload, actions, 0, NULL, false, &meter, err) : 0;
     free(actions);
     return rc;
 }

@@ -15,10 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* From so many files on, one syncfs is cheaper than a sync of each. Below it is
- * not worth waiting for what others have written to the same file system. */
-enum { SYNCFS_MIN = 48 };
-
 /* ---- (6) making it ----------------------------------------------------- */
 
 int aw_stage_name(aw_stage *stage, int target, const char *newest, aw_error *err)
@@ -59,6 +55,57 @@ void aw_stage_discard(aw_stage *stage)
         return;
     aw_close_fd(&stage->fd);
     (void)aw_at_remove_tree(stage->target, stage->name, &ignored); /* else the next write */
+}
+
+/* ---- how to sync ------------------------------------------------------- */
+
+/* There are two ways: each file, its write-back begun when it is written; or one syncfs, which
+ * also waits for what others have written. Both were measured, and the difference that a file
+ * makes grows with their number. */
+typedef struct sync_costs {
+    unsigned file;   /* microseconds that one more file costs by itself; 0: syncfs
+                        may do less than it says here (FUSE, overlays, 9p)   */
+    size_t   from;   /* so many files on, it is worth asking                 */
+    bool     early;  /* it helps to begin the write-back early               */
+} sync_costs;
+
+static sync_costs costs_on(int fd)
+{
+    switch (aw_sys_file_system_type(fd)) {
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+        return (sync_costs) { 50, 8, true };
+    case BTRFS_SUPER_MAGIC:
+        return (sync_costs) { 1500, 2, false };
+    default:
+        return (sync_costs) { 0, 0, true };
+    }
+}
+
+/* What others have to write is asked for. A MiB takes up to a millisecond, but not all of it is
+ * on this file system. Where nobody tells, many files are worth some risk, but not on btrfs,
+ * whose costs vary too much to guess at. */
+static bool prefers_syncfs(const sync_costs *costs, size_t count, uint64_t bytes)
+{
+    enum { MANY = 48, MIB = 1 << 20, MIB_COST = 250 };
+    int64_t dirty;
+
+    if (costs->file == 0 || count < costs->from || !aw_sys_kernel_at_least(5, 8))
+        return false; /* before Linux 5.8 it hid errors */
+    dirty = aw_sys_dirty_memory();
+    if (dirty < 0)
+        return costs->early && count >= MANY;
+    dirty = (uint64_t)dirty > bytes ? dirty - (int64_t)bytes : 0;
+    return dirty / MIB * MIB_COST < (int64_t)(count * costs->file);
+}
+
+static bool writes_back_early(int fd, size_t count)
+{
+    sync_costs costs = costs_on(fd);
+
+    return costs.early && !prefers_syncfs(&costs, count, 0);
 }
 
 /* ---- (7) filling it ---------------------------------------------------- */
@@ -272,7 +319,7 @@ static filler filler_of(aw_stage *stage, const aw_payload *payload, int live,
                  false, NULL, meter, result, err };
 
     f.writeback = rules->options->durability == AW_DURABLE
-                  && payload->count - result->unchanged < SYNCFS_MIN;
+                  && writes_back_early(stage->fd, payload->count - result->unchanged);
     return f;
 }
 
@@ -425,22 +472,6 @@ int aw_sync_directory(int fd, const char *name, aw_error *err)
     return aw_fail_io(err, "fsync", name);
 }
 
-/* Where one syncfs writes everything out, and says if it could not. Elsewhere
- * (FUSE, overlays, 9p) it may do less than it says. */
-static bool may_syncfs(int root)
-{
-    switch (aw_sys_file_system_type(root)) {
-    case EXT4_SUPER_MAGIC:
-    case XFS_SUPER_MAGIC:
-    case BTRFS_SUPER_MAGIC:
-    case F2FS_SUPER_MAGIC:
-    case TMPFS_MAGIC:
-        return aw_sys_kernel_at_least(5, 8); /* before, it hid errors */
-    default:
-        return false;
-    }
-}
-
 /* 1 synced, 0 it may not be opened (a mode such as 0200), -1 failed. */
 static int sync_item(aw_cursor *cursor, const aw_item *item, aw_error *err)
 {
@@ -495,18 +526,35 @@ static int sync_file_system(int root, size_t count, aw_meter *meter, aw_error *e
     return aw_meter_files(meter, count - meter->now.files, err);
 }
 
-int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *actions,
-                  unsigned which, const unsigned char *touched, aw_meter *meter, aw_error *err)
+static size_t count_actions(const aw_payload *payload, const unsigned char *actions,
+                            unsigned which)
 {
-    aw_cursor cursor = AW_CURSOR_INIT(root);
     size_t count = 0;
-    int rc = 0;
 
     for (size_t i = 0; i < payload->count; i++)
         count += (which & AW_BIT(actions[i])) != 0;
+    return count;
+}
+
+bool aw_stage_syncs_at_once(int root, const aw_payload *payload, const unsigned char *actions,
+                            unsigned which, uint64_t bytes)
+{
+    sync_costs costs = costs_on(root);
+
+    return prefers_syncfs(&costs, count_actions(payload, actions, which), bytes);
+}
+
+int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *actions,
+                  unsigned which, const unsigned char *touched, bool at_once, aw_meter *meter,
+                  aw_error *err)
+{
+    size_t count = count_actions(payload, actions, which);
+    aw_cursor cursor = AW_CURSOR_INIT(root);
+    int rc = 0;
+
     if (aw_meter_begin(meter, AW_SYNCING, count, err) < 0)
         return -1;
-    if (count < SYNCFS_MIN || !may_syncfs(root))
+    if (!at_once)
         rc = sync_each(&cursor, payload, actions, which, touched, meter, err);
     aw_cursor_close(&cursor);
     if (rc != 0)

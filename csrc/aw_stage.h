@@ -41,11 +41,17 @@ int aw_stage_amend(aw_stage *stage, const aw_payload *before, const aw_payload *
                    const aw_rules *rules, unsigned char *actions, unsigned char *touched,
                    aw_meter *meter, aw_result *result, aw_error *err);
 
+/* Whether what is to be synced, as below, is better synced by one call, with all else on the
+ * file system, by what that costs there and what others have still to write. BYTES are ours. */
+bool aw_stage_syncs_at_once(int root, const aw_payload *payload, const unsigned char *actions,
+                            unsigned which, uint64_t bytes);
+
 /* (9) Make what PAYLOAD describes durable below ROOT, the stage or the live
  * version: each file whose action has a bit in WHICH, and every directory, or those that
- * are TOUCHED if that is not NULL, children first. */
+ * are TOUCHED if that is not NULL, children first; or, AT_ONCE, the whole file system. */
 int aw_stage_sync(int root, const aw_payload *payload, const unsigned char *actions,
-                  unsigned which, const unsigned char *touched, aw_meter *meter, aw_error *err);
+                  unsigned which, const unsigned char *touched, bool at_once, aw_meter *meter,
+                  aw_error *err);
 
 #define AW_BIT(action) (1u << (action))
 

@@ -122,6 +122,29 @@ static long sys_file_system_type(int fd)
     return fstatfs(fd, &fs) < 0 ? -1 : (long)fs.f_type;
 }
 
+/* The number behind NAME, in KiB. */
+static int64_t meminfo_field(const char *text, const char *name)
+{
+    const char *found = strstr(text, name);
+
+    return found ? strtoll(found + strlen(name), NULL, 10) : 0;
+}
+
+/* Bytes of the whole system that are still to be written to disks; -1 without /proc. */
+static int64_t sys_dirty_memory(void)
+{
+    int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
+    char text[4096];
+    ssize_t got = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+
+    if (fd >= 0)
+        close(fd);
+    if (got <= 0)
+        return -1;
+    text[got] = '\0';
+    return 1024 * (meminfo_field(text, "\nDirty:") + meminfo_field(text, "\nWriteback:"));
+}
+
 /* A thread that no signal of the program's reaches. -1 with errno. */
 static int sys_thread_start(pthread_t *thread, void *(*run)(void *), void *argument)
 {
@@ -180,6 +203,7 @@ aw_sys_table aw_sys = {
     .fd_path = sys_fd_path,
     .kernel_release = sys_kernel_release,
     .file_system_type = sys_file_system_type,
+    .dirty_memory = sys_dirty_memory,
     .getpid = getpid,
     .thread_start = sys_thread_start,
     .thread_join = sys_thread_join,

@@ -63,6 +63,7 @@
     X(int, fd_path, (int fd, char *path, size_t size), (fd, path, size)) \
     X(int, kernel_release, (char *buffer, size_t size), (buffer, size)) \
     X(long, file_system_type, (int fd), (fd)) \
+    X(int64_t, dirty_memory, (void), ()) \
     X(int, getpid, (void), ()) \
     X(int, thread_start, (pthread_t *thread, void *(*run)(void *), void *argument), \
       (thread, run, argument)) \

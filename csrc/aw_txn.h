@@ -83,6 +83,7 @@ typedef struct aw_txn {
     aw_memo          learned;       /* about the version that is live at the end */
     aw_stage         stage;
     aw_links         links;
+    bool             target_synced; /* with the new version, ..data_tmp too   */
     bool             committed;
     bool             in_doubt;      /* perhaps committed: undo nothing        */
     int            (*choose)(struct aw_txn *t, const char *wanted);

@@ -184,6 +184,7 @@ static int make_version(aw_txn *t)
     if (know_names(t) < 0)
         return -1;
     t->writer->names.count = 0; /* they change from now on */
+    t->links.target = t->target;
     /* The caller is told before anything is made: it may have to get ready to undo it. */
     if (aw_meter_begin(&t->meter, AW_WRITING, t->payload->count, t->err) < 0)
         return -1;
@@ -244,17 +245,24 @@ static int ask_check(aw_txn *t)
     return aw_compare_names(t->payload, t->stage.fd, t->err);
 }
 
-/* What is linked needs a sync too unless it is known to have had one. */
+/* What is linked needs a sync too unless it is known to have had one. One call that syncs all
+ * does that for ..data_tmp as well, which is made before it; not where new visible names would
+ * dangle meanwhile. */
 static int sync_version(aw_txn *t)
 {
     unsigned which = AW_BIT(AW_WRITTEN);
+    bool at_once;
 
     if (!aw_txn_is_durable(t))
         return 0;
     if (t->choose || !t->note.durable)
         which |= AW_BIT(AW_LINKED);
-    return aw_stage_sync(t->stage.fd, t->payload, t->actions, which, t->touched, &t->meter,
-                         t->err);
+    at_once = aw_stage_syncs_at_once(t->stage.fd, t->payload, t->actions, which, t->result.bytes);
+    t->target_synced = at_once && t->names_stay;
+    if (t->target_synced && aw_links_stage(&t->links, t->stage.name, t->err) < 0)
+        return -1;
+    return aw_stage_sync(t->stage.fd, t->payload, t->actions, which, t->touched, at_once,
+                         &t->meter, t->err);
 }
 
 /* ---- (10) (11) (12) ---------------------------------------------------- */
@@ -297,14 +305,15 @@ static int name_result(aw_txn *t, const char *version, const char *previous)
 
 static int stage_links(aw_txn *t)
 {
-    t->links.target = t->target;
     if (name_result(t, t->stage.name, t->live.fd >= 0 ? t->live.name : NULL) < 0)
         return -1;
     if (!t->names_stay && aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0)
         return -1;
-    if (aw_links_stage(&t->links, t->stage.name, t->err) < 0)
+    if (!t->links.staged && aw_links_stage(&t->links, t->stage.name, t->err) < 0)
         return -1;
-    return sync_parent(t) < 0 ? -1 : sync_target(t);
+    if (sync_parent(t) < 0)
+        return -1;
+    return t->target_synced ? 0 : sync_target(t);
 }
 
 /* A remote file system may rename and then lose its answer: what counts is what
@@ -346,16 +355,22 @@ static void tidy(aw_txn *t)
 
 /* ---- when nothing differs ---------------------------------------------- */
 
+static int sync_live(aw_txn *t)
+{
+    const unsigned which = AW_BIT(AW_KEEP);
+    bool at_once = aw_stage_syncs_at_once(t->live.fd, t->payload, t->actions, which, 0);
+
+    return aw_stage_sync(t->live.fd, t->payload, t->actions, which, NULL, at_once, &t->meter,
+                         t->err);
+}
+
 /* A durable write vouches for what another has left: for names that are not
  * known to be synced, and for a version that is not. */
 static int vouch_for_live(aw_txn *t)
 {
     if (!aw_txn_is_durable(t) || (t->synced && t->note.durable))
         return 0;
-    if (!t->note.durable
-        && (aw_stage_sync(t->live.fd, t->payload, t->actions, AW_BIT(AW_KEEP), NULL,
-                          &t->meter, t->err) < 0
-            || sync_parent(t) < 0))
+    if (!t->note.durable && (sync_live(t) < 0 || sync_parent(t) < 0))
         return -1;
     if (sync_target(t) < 0)
         return -1;

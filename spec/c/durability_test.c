@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -517,6 +518,98 @@ TEST(many, "G4: many files are synced by one call, and it comes before the swap"
     text = disk_read("target/d2/e/f100");
     CHECK_TEXT(text, "changed");
     free(text);
+}
+
+/* What others have to write, and where: whatever the disk here is. */
+static int64_t others = 0;
+static long    type = EXT4_SUPER_MAGIC;
+
+static int64_t known_others(void)
+{
+    return others;
+}
+
+static long known_type(int fd)
+{
+    (void)fd;
+    return type;
+}
+
+/* Whether COUNT changed files are synced by one call. */
+static bool at_once(size_t count, long fs_type, int64_t of_others)
+{
+    static char names[200][32];
+    static file files[201];
+    static int turn = 0;
+    char text[32];
+    bool once;
+
+    snprintf(text, sizeof text, "contents %d", turn++);
+    for (size_t i = 0; i < count; i++) {
+        snprintf(names[i], sizeof names[i], "f%zu", i);
+        files[i] = (file)F(names[i], text);
+    }
+    files[count] = (file){ NULL, NULL, 0, NULL };
+    type = fs_type;
+    others = of_others;
+    watch_calls();
+    aw_sys.dirty_memory = known_others;
+    aw_sys.file_system_type = known_type;
+    write_unchecked(AW_DURABLE, 1, files, true);
+    once = fs_syncs > 0;
+    check_done(true);
+    aw_sys = real;
+    return once;
+}
+
+TEST(ways, "G4: one call syncs all where that pays, and where others' data are not waited for")
+{
+    const int64_t mib = 1 << 20;
+
+    CHECK(!at_once(7, EXT4_SUPER_MAGIC, 0));
+    CHECK(at_once(10, EXT4_SUPER_MAGIC, 0));
+    CHECK(!at_once(10, EXT4_SUPER_MAGIC, 200 * mib));
+    CHECK(!at_once(10, XFS_SUPER_MAGIC, 200 * mib));
+    CHECK(!at_once(200, EXT4_SUPER_MAGIC, 400 * mib));
+    CHECK(at_once(200, EXT4_SUPER_MAGIC, 20 * mib));
+    CHECK(!at_once(1, BTRFS_SUPER_MAGIC, 0));
+    CHECK(at_once(10, BTRFS_SUPER_MAGIC, 20 * mib));
+    CHECK(!at_once(10, BTRFS_SUPER_MAGIC, 200 * mib));
+    CHECK(!at_once(47, EXT4_SUPER_MAGIC, -1));
+    CHECK(at_once(48, EXT4_SUPER_MAGIC, -1)); /* where nobody tells */
+    CHECK(!at_once(200, BTRFS_SUPER_MAGIC, -1));
+    CHECK(!at_once(200, OVERLAYFS_SUPER_MAGIC, 0)); /* it may do less than it says */
+}
+
+TEST(link_first, "G4: what one call syncs is there before it, ..data_tmp too, by an open writer")
+{
+    enum { COUNT = 10 };
+    static char names[COUNT][32];
+    static file files[COUNT + 1];
+    aw_writer *writer;
+
+    watch_calls();
+    writer = open_writer(AW_DURABLE, 1);
+    for (int turn = 0; turn < 4; turn++) {
+        aw_payload *payload;
+        aw_result result = AW_RESULT_INIT;
+        aw_error err;
+        char text[32];
+
+        snprintf(text, sizeof text, "turn %d", turn);
+        for (size_t i = 0; i < COUNT; i++) {
+            snprintf(names[i], sizeof names[i], "d/f%zu", i);
+            files[i] = (file)F(names[i], text);
+        }
+        payload = payload_of(files);
+        CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+        CHECK(result.changed && result.warnings.count == 0);
+        CHECK_THAT(fs_syncs == 1, "%u syncfs", fs_syncs);
+        check_done(true);
+        aw_result_clear(&result);
+        aw_writer_remember(writer, payload);
+    }
+    aw_writer_close(writer);
 }
 
 static int old_release(char *buffer, size_t size)
