@@ -24,10 +24,8 @@ local report = require "spec.bench.speed.report"
 local rows = require "spec.bench.speed.rows"
 
 local function each_combination(row, options, visit)
-    for _, layout in ipairs(row.layouts) do
-        for _, n in ipairs(row.n) do
-            if options.layouts[layout] and options.n[n] then visit(layout, n) end
-        end
+    for _, layout in ipairs(options.layouts(row.layouts)) do
+        for _, n in ipairs(options.n(row.n)) do visit(layout, n) end
     end
 end
 

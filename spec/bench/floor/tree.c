@@ -177,8 +177,10 @@ void version_sync(const tree *t, int at, long only)
 
 void version_publish(const tree *t, const turn *now)
 {
+    bool name_synced = t->how == NOT_DURABLE || t->how == SYNCFS; /* or need not be */
+
     need(symlinkat(now->new, t->target, "..data_tmp") == 0, "symlinkat");
-    need(t->how == NOT_DURABLE || fsync(t->target) == 0, "fsync");
+    need(name_synced || fsync(t->target) == 0, "fsync");
     need(renameat(t->target, "..data_tmp", t->target, "..data") == 0, "renameat");
     need(t->how == NOT_DURABLE || fsync(t->target) == 0, "fsync");
     if (now->old)

@@ -16,6 +16,7 @@ local LABELS = {
     ["rewrite+flush"] = "C, flush, then fsync each",
     ["rewrite+syncfs"] = "C, syncfs",
     ["onechanged+fsync"] = "C, links, fsync of the one",
+    ["onechanged+syncfs"] = "C, links, syncfs",
 }
 
 --- Who takes part: a work of the floor's or a rival by its name, or a table { name =, work = (a
@@ -31,7 +32,7 @@ end
 
 local function judge(found, row, place)
     local mine, base = found.sides[1], found.sides[2]
-    found.faster = row.times ~= nil
+    found.faster = row.faster or false
     found.ratio, found.quiet_ratio = mine.median / base.median, mine.quiet / base.quiet
     if found.faster then
         found.ratio, found.quiet_ratio = 1 / found.ratio, 1 / found.quiet_ratio

@@ -84,6 +84,72 @@ local function table_of(results, places, title, rows, text_of)
     return line(head) .. "\n" .. rule(#head) .. "\n" .. table.concat(lines, "\n") .. "\n\n"
 end
 
+-- ---- in short, for the README ------------------------------------------------
+
+-- Cells with a ratio for each of the PLACES that has one, "1.05, 1.08".
+local function brief_cell(results, name, names, n)
+    local parts = {}
+    for _, place in ipairs(names) do
+        local found = find(results, name, place, "flat", n)
+        if found then
+            parts[#parts + 1] = (found.ratio < 10 and "%.2f" or "%.0f"):format(found.ratio)
+        end
+    end
+    return table.concat(parts, ", ")
+end
+
+local function brief_table(results, title, names, ns, rows)
+    local head, lines = { title }, {}
+    for _, n in ipairs(ns) do head[#head + 1] = ("N = %d"):format(n) end
+    for _, row in ipairs(rows) do
+        local cells, some = { row[2] }, false
+        for _, n in ipairs(ns) do
+            cells[#cells + 1] = brief_cell(results, row[1], names, n)
+            some = some or cells[#cells] ~= ""
+        end
+        if some then lines[#lines + 1] = line(cells) end
+    end
+    if #lines == 0 then return "" end
+    return line(head) .. "\n" .. rule(#head) .. "\n" .. table.concat(lines, "\n") .. "\n\n"
+end
+
+-- How many times our time the others take, at PLACE: a line for each of them.
+local function brief_others(results, place, ns)
+    local columns = { { "rivals-rewrite", "all changed" }, { "rivals-onechanged", "one changed" } }
+    local head, order, cells = { "times atomicwriter's time, " .. place }, {}, {}
+    for _, column in ipairs(columns) do
+        for _, n in ipairs(ns) do
+            head[#head + 1] = ("%s, N = %d"):format(column[2], n)
+            local found = find(results, column[1], place, "flat", n)
+            for i = 3, found and #found.sides or 0 do
+                local name = found.sides[i].name
+                if not cells[name] then
+                    order[#order + 1], cells[name] = name, {}
+                end
+                cells[name][#head] = ("%.3g"):format(found.sides[i].median / found.sides[1].median)
+            end
+        end
+    end
+    if #order == 0 then return "" end
+    local lines = {}
+    for i, name in ipairs(order) do
+        local row = { name }
+        for column = 2, #head do row[column] = cells[name][column] or "" end
+        lines[i] = line(row)
+    end
+    return line(head) .. "\n" .. rule(#head) .. "\n" .. table.concat(lines, "\n") .. "\n\n"
+end
+
+local function brief(results)
+    return brief_table(results, "times the floor's time: tmpfs, ext4", { "tmpfs", "ext4" }, NS,
+            TABLES[1].rows)
+        .. brief_table(results, "durable, times faster than fsync of each: ext4, xfs, btrfs",
+            { "ext4", "xfs", "btrfs" }, { 10, 100, 1000 }, TABLES[2].rows)
+        .. brief_others(results, "ext4", { 100, 1000 })
+end
+
+-- ---- in full ---------------------------------------------------------------
+
 local function others_of(results)
     local lines = {}
     for _, found in ipairs(results) do
@@ -158,7 +224,8 @@ directory.
     for _, plot in ipairs(plots) do
         parts[#parts + 1] = ("![%s, on %s](%s)\n"):format(plot.title, plot.place, plot.file)
     end
-    parts[#parts + 1] = "\n## Ratios\n\n"
+    parts[#parts + 1] = "\n## In short\n\n" .. brief(results)
+    parts[#parts + 1] = "## Ratios\n\n"
     for _, each in ipairs(TABLES) do
         parts[#parts + 1] = table_of(results, places, each.title, each.rows, cell)
     end

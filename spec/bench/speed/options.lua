@@ -40,7 +40,20 @@ local function begins_with_one_of(beginnings)
     end
 end
 
---- What the ARGUMENTS ask for: wants(name), places, n, layouts, seconds, quick, json,
+-- A function that picks from the list of a row what is GIVEN; else what is USUAL, if there is any
+-- of that in it; else all.
+local function chosen(given, usual, convert)
+    local set = set_of(split(given or usual or ""), convert)
+    return function(list)
+        local found = {}
+        for _, value in ipairs(list) do
+            if set[value] then found[#found + 1] = value end
+        end
+        return (given or #found > 0) and found or list
+    end
+end
+
+--- What the ARGUMENTS ask for: wants(name), places, n(list), layouts(list), seconds, quick, json,
 -- markdown, plots, command.
 return function(arguments)
     local given, quick = {}, false
@@ -68,8 +81,8 @@ return function(arguments)
         command = given.command or "make bench",
         wants = begins_with_one_of(split(given.only or "")),
         seconds = tonumber(given.seconds) or (quick and 0.2 or 1.5),
-        n = set_of(split(given.n or (quick and "1,100,1000" or "1,10,100,1000,10000")), tonumber),
-        layouts = set_of(split(given.layout or (quick and "flat" or "flat,dirs"))),
+        n = chosen(given.n, quick and "1,100,1000", tonumber),
+        layouts = chosen(given.layout, quick and "flat"),
         places = split(given.place or "tmpfs,ext4,xfs,btrfs"),
     }
 end

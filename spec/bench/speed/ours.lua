@@ -7,6 +7,8 @@ local payloads = require "spec.bench.speed.payloads"
 
 local luv, now = measure.luv, measure.now
 
+local REST = 10 -- milliseconds
+
 local started = 0 -- so many of us
 
 local Ours = {}
@@ -18,14 +20,6 @@ local function options_of(work)
     return options
 end
 
-local function count_versions(target)
-    local count, listing = 0, assert(luv.fs_scandir(target))
-    for name in luv.fs_scandir_next, listing do
-        if name:match("^%.%.%d") then count = count + 1 end
-    end
-    return count
-end
-
 --- One write; returns the microseconds it took. A fresh writer is made and closed in that time.
 local function write_once(self)
     self.current, self.other = self.other, self.current
@@ -34,19 +28,26 @@ local function write_once(self)
     if not writer then writer = assert(atomicwriter.new(self.target, self.options)) end
     local result = assert(writer:write(self.current))
     if not self.writer then writer:close() end
-    while self.waits and count_versions(self.target) > 1 do luv.sleep(0) end
+    if self.waits then writer:settle() end
     local took = (now() - start) / 1000
     assert(result.changed == (self.differ ~= "none"), "bench: that should not have happened")
     return took
 end
 
+--- What goes on in a thread ends, and the files it touched are no longer of this instant.
+function Ours:rest()
+    if not self.rests then return end
+    self.writer:settle()
+    luv.sleep(REST)
+end
+
 --- Write REPETITIONS times and append the microseconds to SAMPLES. Between two of them there is
--- a rest, if the work has one, in which what goes on in a thread can end.
+-- a rest, if the work has one.
 function Ours:run(repetitions, samples)
     collectgarbage()
     for _ = 1, repetitions do
         samples[#samples + 1] = write_once(self)
-        if self.rest > 0 then luv.sleep(self.rest) end
+        self:rest()
     end
 end
 
@@ -63,15 +64,15 @@ function M.has(options)
 end
 
 --- Get ready in DIRECTORY for a WORK: { differ = "all"|"one"|"none", fresh =, durability =,
--- options =, rest = a function of N: milliseconds, waits = for the thread that removes the old
--- version, in the time that counts }. As for the floor, a first time is not counted.
+-- options =, rests = for the thread and some milliseconds more, after the time that counts,
+-- waits = for the thread, in the time that counts }. As for the floor, a first time is not counted.
 --
 -- What does not change has not changed just now, either: that is how a write that is repeated
 -- every minute finds it.
 function M.start(work, n, layout, directory)
     local self = setmetatable({}, Ours)
     self.differ, self.waits = work.differ, work.waits
-    self.rest = work.rest and work.rest(n) or 0
+    self.rests = work.rests
     self.options = options_of(work)
     started = started + 1
     self.target = ("%s/lua-%d-%d"):format(directory, luv.os_getpid(), started)
@@ -81,7 +82,7 @@ function M.start(work, n, layout, directory)
     assert(first:write(self.current))
     if work.differ == "none" then luv.sleep(50) end
     write_once(self)
-    luv.sleep(self.rest)
+    self:rest()
     return self
 end
 
