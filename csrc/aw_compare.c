@@ -115,7 +115,7 @@ typedef struct comparison {
     aw_rules      *rules;
     aw_cursor      live;
     aw_cursor      origin;
-    char          *buffer;  /* two halves                                    */
+    char          *buffer;  /* two halves, made when a file is read          */
     const aw_memo *memo;    /* about the live version, or NULL               */
     size_t         recalled;/* an index into its payload, for recall()       */
     aw_memo       *learned;
@@ -197,6 +197,10 @@ static int same_as_item_file(comparison *c, const aw_item *item, int fd)
 
 static int same_data(comparison *c, const aw_item *item, int fd)
 {
+    if (!c->buffer)
+        c->buffer = malloc(2 * (size_t)HALF);
+    if (!c->buffer)
+        return aw_fail_memory(c->err);
     return item->data ? same_as_memory(c, item, fd) : same_as_item_file(c, item, fd);
 }
 
@@ -610,18 +614,18 @@ int aw_compare(int target, const aw_live *live, aw_payload *payload, aw_rules *r
                const aw_memo *memo, aw_memo *learned, unsigned char *actions, aw_meter *meter,
                aw_result *result, aw_error *err)
 {
-    comparison c = { target, rules, AW_CURSOR_INIT(live->fd), AW_CURSOR_INIT(payload->origin),
-                     NULL, NULL, 0, learned, { 0, 0 }, aw_stamp_clock(), false, false, 0, meter, result, err };
+    comparison c = {
+        .target = target, .rules = rules, .live = AW_CURSOR_INIT(live->fd),
+        .origin = AW_CURSOR_INIT(payload->origin), .learned = learned,
+        .began = aw_stamp_clock(), .meter = meter, .result = result, .err = err,
+    };
     const aw_tree nothing = AW_TREE_INIT;
     int rc = -1;
 
     result->changed = live->fd < 0;
     if (aw_meter_begin(meter, AW_COMPARING, payload->count, err) < 0)
         return -1;
-    c.buffer = malloc(2 * (size_t)HALF);
-    if (!c.buffer) {
-        aw_fail_memory(err);
-    } else if (live->fd < 0) {
+    if (live->fd < 0) {
         rc = compare_trees(&c, payload, &nothing, actions);
     } else {
         c.made = live->st.st_ctim;
