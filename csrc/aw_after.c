@@ -76,7 +76,7 @@ static void *run(void *argument)
     struct aw_after *after = argument;
 
     do_rest(&after->t);
-    (void)aw_sys_flock(after->t.lock, LOCK_UN);
+    (void)aw_sys_flock(after->t.lock.fd, LOCK_UN);
     (void)aw_txn_finish(&after->t, 0, &after->result);
     return NULL;
 }

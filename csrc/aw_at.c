@@ -340,6 +340,7 @@ enum { DEPTH_MAX = 6 };
 typedef struct remover {
     const char *tree;     /* its name, for errors                            */
     int         top;      /* the directory that is to become empty           */
+    bool        placed;   /* device is known                                 */
     dev_t       device;   /* of top: anything else is a mount, not ours      */
     unsigned    hoisted;  /* names given to directories moved up             */
     aw_error   *err;
@@ -361,6 +362,11 @@ static int check_device(remover *r, int dir, const char *name, int depth)
 {
     struct stat st;
 
+    if (!r->placed && aw_sys_fstat(r->top, &st) < 0)
+        return fail_in_tree(r, "fstat", ".", 0);
+    if (!r->placed)
+        r->device = st.st_dev;
+    r->placed = true;
     if (aw_sys_fstat(dir, &st) < 0)
         return fail_in_tree(r, "fstat", name, depth);
     if (st.st_dev == r->device)
@@ -454,8 +460,7 @@ static int empty_directory(remover *r, int dir, int depth)
 int aw_at_remove_tree(int dir, const char *name, aw_error *err)
 {
     enum { PASSES_MAX = 10000 }; /* each but the last made the tree smaller */
-    remover r = { name, -1, 0, 0, err };
-    struct stat st;
+    remover r = { name, -1, false, 0, 0, err };
     int rc;
 
     for (int pass = 0; pass < PASSES_MAX; pass++) {
@@ -466,11 +471,7 @@ int aw_at_remove_tree(int dir, const char *name, aw_error *err)
         r.top = aw_at_open_dir(dir, name);
         if (r.top < 0)
             return aw_fail_io(err, "openat", name);
-        rc = aw_sys_fstat(r.top, &st) < 0 ? aw_fail_io(err, "fstat", name) : 0;
-        if (rc == 0) {
-            r.device = st.st_dev;
-            rc = empty_directory(&r, r.top, 0);
-        }
+        rc = empty_directory(&r, r.top, 0);
         aw_close_fd(&r.top);
         if (rc < 0)
             return -1;

@@ -94,10 +94,13 @@ static int wait_for_lock(int fd, int64_t deadline, aw_error *err)
     }
 }
 
-/* 1 when what was locked is what "..lock" names, 0 when it was replaced. */
-static int is_still_there(int target, int fd, aw_error *err)
+/* 1 when what was locked is what "..lock" names, 0 when it was replaced. *OURS: it has no
+ * other name, all at one instant. G7: a hard link may have made somebody else's file "..lock",
+ * and a count of one alone may be theirs, if "..lock" has gone since it was opened. */
+static int is_still_there(int target, int fd, bool *ours, aw_error *err)
 {
     struct stat locked, named;
+    bool same;
 
     if (aw_sys_fstat(fd, &locked) < 0)
         return aw_fail_io(err, "fstat", AW_NAME_LOCK);
@@ -105,10 +108,12 @@ static int is_still_there(int target, int fd, aw_error *err)
         return aw_fail(err, AW_E_FOREIGN_ENTRY, AW_NAME_LOCK, "it is no regular file");
     if (aw_sys_fstatat(target, AW_NAME_LOCK, &named, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : aw_fail_io(err, "fstatat", AW_NAME_LOCK);
-    return locked.st_dev == named.st_dev && locked.st_ino == named.st_ino;
+    same = locked.st_dev == named.st_dev && locked.st_ino == named.st_ino;
+    *ours = same && named.st_nlink == 1;
+    return same;
 }
 
-int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err)
+int aw_lock_take(int target, int64_t deadline, aw_lock *lock, aw_error *err)
 {
     enum { ATTEMPTS_MAX = 1000 };
 
@@ -119,9 +124,9 @@ int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err)
             return -1;
         there = wait_for_lock(opened, deadline, err);
         if (there == 0)
-            there = is_still_there(target, opened, err);
+            there = is_still_there(target, opened, &lock->ours, err);
         if (there == 1) {
-            *fd = aw_take_fd(&opened);
+            lock->fd = aw_take_fd(&opened);
             return 0;
         }
         aw_close_fd(&opened);
@@ -185,20 +190,7 @@ void aw_lock_read_note(int fd, aw_note *note)
     note->target_stamp.sec = target_sec;
 }
 
-/* G7: a hard link may have made somebody else's file "..lock". What has no name but
- * this one is ours. Both must hold at one instant: a count of one alone may be theirs,
- * if "..lock" has gone since it was opened. */
-static bool is_only_named_here(int target, int fd)
-{
-    struct stat held, named;
-
-    return aw_sys_fstat(fd, &held) == 0
-           && aw_sys_fstatat(target, AW_NAME_LOCK, &named, AT_SYMLINK_NOFOLLOW) == 0
-           && named.st_dev == held.st_dev && named.st_ino == held.st_ino
-           && named.st_nlink == 1;
-}
-
-void aw_lock_write_note(int target, int fd, const aw_note *note)
+void aw_lock_write_note(const aw_lock *lock, const aw_note *note)
 {
     char text[NOTE_SIZE];
     int length = snprintf(text, sizeof text,
@@ -209,14 +201,15 @@ void aw_lock_write_note(int target, int fd, const aw_note *note)
                           note->retained, (unsigned long long)note->inode,
                           (long long)note->version_stamp.sec, note->version_stamp.nsec);
 
-    if (!is_only_named_here(target, fd))
+    if (!lock->ours)
         return;
     memset(text + length, ' ', sizeof text - (size_t)length);
     text[sizeof text - 1] = '\n';
-    (void)aw_sys_pwrite(fd, text, NOTE_SIZE, 0);
+    (void)aw_sys_pwrite(lock->fd, text, NOTE_SIZE, 0);
 }
 
-bool aw_lock_draw_line(int target, int fd, aw_stamp *line)
+bool aw_lock_draw_line(const aw_lock *lock, aw_stamp *line)
 {
-    return is_only_named_here(target, fd) && aw_stamp_draw_line(fd, 0600, line);
+    return lock->ours && aw_sys_fchmod(lock->fd, 0600) == 0
+           && aw_stamp_draw_line(lock->fd, 0600, line);
 }

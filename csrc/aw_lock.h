@@ -29,11 +29,20 @@ int64_t aw_lock_deadline(int64_t timeout);
  * that instant, by a CPU quota for instance. */
 enum { AW_LOCK_GRACE = 1000 };
 
+/* A lock that is held. */
+typedef struct aw_lock {
+    int  fd;    /* closing it releases the lock; -1: none                    */
+    bool ours;  /* "..lock" was the file's only name when it was locked: it
+                   is nobody else's, whom a hard link could have made it of   */
+} aw_lock;
+
+#define AW_LOCK_INIT { -1, false }
+
 /* Lock the target directory until DEADLINE (of that clock). Makes "..lock" if
- * need be. *FD is the lock; closing it releases it. AW_E_LOCKED once the time
- * is over, never before, and not while there are only shared locks, with which one
- * asks, for AW_LOCK_GRACE; AW_E_FOREIGN_ENTRY if "..lock" is no regular file. */
-int aw_lock_take(int target, int64_t deadline, int *fd, aw_error *err);
+ * need be. AW_E_LOCKED once the time is over, never before, and not while there are only
+ * shared locks, with which one asks, for AW_LOCK_GRACE; AW_E_FOREIGN_ENTRY if "..lock" is no
+ * regular file. */
+int aw_lock_take(int target, int64_t deadline, aw_lock *lock, aw_error *err);
 
 /* flock FD by OPERATION, LOCK_SH or LOCK_EX, until DEADLINE, and for a millisecond
  * at least: whoever only asks gives it back at once. -1 with errno: EWOULDBLOCK when
@@ -57,11 +66,10 @@ typedef struct aw_note {
 /* Read the note; AW_NOTE_INIT if there is none, or none that can be read. */
 void aw_lock_read_note(int fd, aw_note *note);
 
-/* Write it, unless FD is not TARGET's "..lock" and that alone: it may then be somebody
- * else's file. Failing is harmless, and not told. */
-void aw_lock_write_note(int target, int fd, const aw_note *note);
+/* Write it, unless the file is not ours. Failing is harmless, and not told. */
+void aw_lock_write_note(const aw_lock *lock, const aw_note *note);
 
-/* Draw a line with it (see aw_stamp.h), unless it may be somebody else's, as above. */
-bool aw_lock_draw_line(int target, int fd, aw_stamp *line);
+/* Draw a line with it (see aw_stamp.h), unless it is not ours. */
+bool aw_lock_draw_line(const aw_lock *lock, aw_stamp *line);
 
 #endif

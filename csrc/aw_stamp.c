@@ -58,8 +58,8 @@ bool aw_stamp_draw_line(int fd, mode_t mode, aw_stamp *line)
     struct stat asked, drawn;
     aw_stamp before;
 
-    if (aw_sys_fchmod(fd, mode) < 0 || aw_sys_fstat(fd, &asked) < 0
-        || aw_sys_fchmod(fd, mode) < 0 || aw_sys_fstat(fd, &drawn) < 0)
+    if (aw_sys_fstat(fd, &asked) < 0 || aw_sys_fchmod(fd, mode) < 0
+        || aw_sys_fstat(fd, &drawn) < 0)
         return false;
     before = aw_stamp_of(&asked);
     *line = aw_stamp_of(&drawn);

@@ -8,7 +8,7 @@
  *
  * A line stands on a floor of the kernel's: once some inode had to be given a stamp finer
  * than a tick, because its last one had been asked for within the same tick, no inode on
- * any file system gets a lesser one. So: change an inode, ask for its stamp, change it
+ * any file system gets a lesser one. So: change an inode, ask for its stamp, and change it
  * again. That stamp is greater than all there were before, and no later one is less.
  */
 #ifndef AW_STAMP_H
@@ -41,9 +41,9 @@ aw_stamp aw_stamp_clock(void);
  * there are no nanoseconds at all, ticks may last two seconds. */
 bool aw_stamp_is_settled(const aw_stamp *stamp, const aw_stamp *now);
 
-/* Draw a line at *LINE by stamping FD, a file or directory of ours whose mode is MODE:
- * every change before has a lesser stamp, every later one the same or a greater. False
- * where the kernel's stamps do not say so. */
+/* Draw a line at *LINE by stamping FD, a file or directory of ours whose mode is MODE, and which
+ * was the last to be changed: every change before has a lesser stamp, every later one the
+ * same or a greater. False where the kernel's stamps do not say so. */
 bool aw_stamp_draw_line(int fd, mode_t mode, aw_stamp *line);
 
 #endif

@@ -27,7 +27,8 @@ void aw_txn_begin(aw_txn *t, aw_writer *writer, aw_payload *payload, const aw_ho
     t->payload = payload;
     t->hooks = hooks;
     t->meter = (aw_meter)AW_METER_INIT(hooks);
-    t->target = t->lock = t->origin = -1;
+    t->target = t->origin = -1;
+    t->lock = (aw_lock)AW_LOCK_INIT;
     t->ahead = (aw_ahead)AW_AHEAD_INIT;
     t->live = no_live;
     t->stage = no_stage;
@@ -160,7 +161,7 @@ int aw_txn_take_lock(aw_txn *t)
             return locked;
         if (same < 0)
             return -1;
-        aw_close_fd(&t->lock); /* it was replaced while we waited */
+        aw_close_fd(&t->lock.fd); /* it was replaced while we waited */
         aw_close_fd(&t->target);
         t->made_target = false;
     }
@@ -254,7 +255,7 @@ static void believe_note(aw_txn *t)
     aw_stamp stamp = aw_stamp_of(&t->seen);
     bool clean;
 
-    aw_lock_read_note(t->lock, &t->note);
+    aw_lock_read_note(t->lock.fd, &t->note);
     if (t->live.fd < 0 || !is_about(&t->note, t->live.name, &t->live.st))
         t->note = none;
     clean = t->note.clean && aw_stamp_compare(&stamp, &t->note.target_stamp) == 0
@@ -270,12 +271,12 @@ int aw_txn_read_live(aw_txn *t)
 {
     if (aw_live_open(t->target, &t->live, t->err) < 0)
         return -1;
-    if (t->lock >= 0)
+    if (t->lock.fd >= 0)
         believe_note(t);
     else if (aw_sys_fstat(t->target, &t->seen) < 0)
         return aw_fail_io(t->err, "fstat", ".");
     t->rules = aw_rules_for(&t->seen, &t->writer->options);
-    t->rules.locked = t->lock >= 0;
+    t->rules.locked = t->lock.fd >= 0;
     return 0;
 }
 
@@ -307,7 +308,7 @@ void aw_txn_note_durable(aw_txn *t, const char *version, int fd)
     if (!turn_note_to(t, version, fd))
         return;
     t->note.durable = true;
-    aw_lock_write_note(t->target, t->lock, &t->note);
+    aw_lock_write_note(&t->lock, &t->note);
 }
 
 void aw_txn_note_clean(aw_txn *t, size_t retained)
@@ -326,7 +327,7 @@ void aw_txn_note_clean(aw_txn *t, size_t retained)
     t->note.synced = aw_txn_is_durable(t);
     t->note.target_stamp = stamp;
     t->note.retained = retained;
-    aw_lock_write_note(t->target, t->lock, &t->note);
+    aw_lock_write_note(&t->lock, &t->note);
 }
 
 /* ---- when all is done ---------------------------------------------------- */
@@ -355,7 +356,7 @@ static void note_names(aw_txn *t, const aw_stamp *stamp)
     t->note.synced = false; /* not what was tidied up */
     t->note.target_stamp = *stamp;
     t->note.retained = t->scan.version_count;
-    aw_lock_write_note(t->target, t->lock, &t->note);
+    aw_lock_write_note(&t->lock, &t->note);
 }
 
 bool aw_txn_settle(aw_txn *t)
@@ -364,7 +365,7 @@ bool aw_txn_settle(aw_txn *t)
     aw_stamp stamp;
     struct stat st;
 
-    if (!aw_lock_draw_line(t->target, t->lock, &t->line)) {
+    if (!aw_lock_draw_line(&t->lock, &t->line)) {
         t->line = (aw_stamp) { 0, 0 };
         return false;
     }
@@ -390,7 +391,7 @@ static void unmake_target(aw_txn *t)
 
     t->err = &ignored; /* the failure that brought us here is the one to tell */
     if (t->made_target && is_same_target(t) == 1) {
-        if (t->lock >= 0)
+        if (t->lock.fd >= 0)
             (void)aw_sys_unlinkat(t->target, AW_NAME_LOCK, 0);
         (void)aw_sys_unlinkat(AT_FDCWD, t->writer->target, AT_REMOVEDIR);
     }
@@ -409,7 +410,7 @@ int aw_txn_finish(aw_txn *t, int rc, aw_result *result)
         unmake_target(t);
     }
     aw_close_fd(&t->stage.fd);
-    aw_close_fd(&t->lock);
+    aw_close_fd(&t->lock.fd);
     aw_close_fd(&t->target);
     aw_links_clear(&t->links);
     aw_scan_clear(&t->scan);

@@ -53,7 +53,7 @@ typedef struct aw_txn {
     aw_meter         meter;
     int              target;
     struct stat      seen;          /* of the target, once it was locked      */
-    int              lock;
+    aw_lock          lock;
     bool             may_create;    /* the target, if it is missing           */
     bool             made_target;   /* by this write                          */
     aw_live          live;

@@ -437,7 +437,6 @@ int aw_publish(aw_txn *t)
 static void learn_new_version(aw_txn *t)
 {
     aw_memo *learned = &t->learned;
-    struct stat st;
 
     for (size_t i = 0; learned->prints && i < t->payload->count; i++) {
         if (t->actions[i] != AW_LINKED)
@@ -445,7 +444,7 @@ static void learn_new_version(aw_txn *t)
     }
     learned->from = t->linking;
     memcpy(learned->version, t->stage.name, sizeof learned->version);
-    learned->device = aw_sys_fstat(t->stage.fd, &st) == 0 ? st.st_dev : 0;
+    learned->device = t->seen.st_dev;
     learned->payload = t->payload;
     learned->count = t->payload->count;
     learned->listed = t->sketched;

@@ -85,6 +85,7 @@ static bool same_note(const aw_note *a, const aw_note *b)
 static void check_note(slice bytes)
 {
     static const aw_note none = AW_NOTE_INIT;
+    const aw_lock held = { LOCK, true };
     aw_note note, again;
 
     stored = bytes;
@@ -99,7 +100,7 @@ static void check_note(slice bytes)
     REQUIRE(memcmp(note.version, bytes.at, strlen(note.version)) == 0
             || strchr(" \t\n\v\f\r", bytes.at[0]));
     written_size = 0;
-    aw_lock_write_note(DIR, LOCK, &note);
+    aw_lock_write_note(&held, &note);
     REQUIRE(written_size == NOTE_SIZE && written[NOTE_SIZE - 1] == '\n');
     REQUIRE(memchr(written, '\n', NOTE_SIZE) == written + NOTE_SIZE - 1);
     stored = (slice) { written, written_size };
