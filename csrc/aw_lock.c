@@ -188,19 +188,20 @@ void aw_lock_read_note(int fd, aw_note *note)
 /* G7: a hard link may have made somebody else's file "..lock". What has no name but
  * this one is ours. Both must hold at one instant: a count of one alone may be theirs,
  * if "..lock" has gone since it was opened. */
-static bool is_only_named_here(int target, int fd)
+static bool is_only_named_here(int target, int fd, struct stat *named)
 {
-    struct stat held, named;
+    struct stat held;
 
     return aw_sys_fstat(fd, &held) == 0
-           && aw_sys_fstatat(target, AW_NAME_LOCK, &named, AT_SYMLINK_NOFOLLOW) == 0
-           && named.st_dev == held.st_dev && named.st_ino == held.st_ino
-           && named.st_nlink == 1;
+           && aw_sys_fstatat(target, AW_NAME_LOCK, named, AT_SYMLINK_NOFOLLOW) == 0
+           && named->st_dev == held.st_dev && named->st_ino == held.st_ino
+           && named->st_nlink == 1;
 }
 
 void aw_lock_write_note(int target, int fd, const aw_note *note)
 {
     char text[NOTE_SIZE];
+    struct stat named;
     int length = snprintf(text, sizeof text,
                           "%s durable=%d clean=%d synced=%d names=%lld.%09ld retained=%lu "
                           "inode=%llu changed=%lld.%09ld",
@@ -209,7 +210,7 @@ void aw_lock_write_note(int target, int fd, const aw_note *note)
                           note->retained, (unsigned long long)note->inode,
                           (long long)note->version_stamp.sec, note->version_stamp.nsec);
 
-    if (!is_only_named_here(target, fd))
+    if (!is_only_named_here(target, fd, &named))
         return;
     memset(text + length, ' ', sizeof text - (size_t)length);
     text[sizeof text - 1] = '\n';
@@ -218,5 +219,8 @@ void aw_lock_write_note(int target, int fd, const aw_note *note)
 
 bool aw_lock_draw_line(int target, int fd, aw_stamp *line)
 {
-    return is_only_named_here(target, fd) && aw_stamp_draw_line(fd, 0600, line);
+    struct stat named; /* an owner may have given it another mode, for others to write too */
+
+    return is_only_named_here(target, fd, &named)
+           && aw_stamp_draw_line(fd, named.st_mode & 07777, line);
 }
