@@ -22,8 +22,9 @@ struct aw_after {
 
 void aw_after_prune(aw_txn *t)
 {
+    /* how many does not matter */
     (void)aw_recover_prune(t->target, &t->scan, t->stage.name, t->writer->options.keep,
-                           AW_LEASED_MAX, aw_txn_is_durable(t), &t->result); /* how many: no matter */
+                           AW_LEASED_MAX, aw_txn_is_durable(t), &t->result);
 }
 
 /* ---- the work ---------------------------------------------------------- */
@@ -34,11 +35,11 @@ static void make_next(aw_txn *t)
 
     if (t->result.warnings.count > 0)
         return;
-    if (aw_ahead_make(t->target, t->stage.fd, t->stage.name, &t->rules, aw_txn_is_durable(t),
-                      &t->ahead, &err) < 0)
+    if (aw_ahead_make(t->target, &t->lock, t->stage.fd, t->stage.name, &t->rules,
+                      aw_txn_is_durable(t), &t->ahead, &err) < 0)
         return; /* then the next write links the files itself, and sweeps */
-    t->scan.next = true;
-    aw_scan_came(&t->scan, AW_NAME_NEXT, AW_DIRECTORY);
+    t->scan.next = t->ahead.inode;
+    aw_scan_one_came(&t->scan, AW_NAME_NEXT, AW_DIRECTORY, t->scan.next);
 }
 
 static void do_rest(aw_txn *t)
@@ -90,6 +91,7 @@ static bool start(aw_txn *t)
         return false;
     after->t = *t;
     after->t.result = nothing;
+    after->t.untidy = t->result.warnings.count > 0;
     after->t.err = &after->err;
     after->t.payload = NULL; /* the caller's */
     after->t.hooks = NULL;
@@ -126,4 +128,13 @@ void aw_after_wait(aw_writer *writer)
         (void)aw_list_add(&writer->warnings, after->result.warnings.items[i], &after->err);
     aw_result_clear(&after->result);
     free(after);
+}
+
+void aw_after_tell(aw_writer *writer, aw_result *result)
+{
+    aw_error ignored; /* no memory to warn with */
+
+    for (size_t i = 0; i < writer->warnings.count; i++)
+        (void)aw_list_add(&result->warnings, writer->warnings.items[i], &ignored);
+    aw_list_clear(&writer->warnings);
 }

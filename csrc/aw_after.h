@@ -20,6 +20,9 @@ void aw_after_prune(aw_txn *t);
  * finished, and false is returned. Or in a thread: T is the thread's, true. */
 bool aw_after_go_on(aw_txn *t);
 
+/* Put into RESULT what the writer's threads have warned of, and nobody was told yet. */
+void aw_after_tell(aw_writer *writer, aw_result *result);
+
 /* Wait for the writer's thread, if there is one. */
 void aw_after_wait(aw_writer *writer);
 

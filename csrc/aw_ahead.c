@@ -5,6 +5,7 @@
 #include "aw_at.h"
 #include "aw_current.h"
 #include "aw_error.h"
+#include "aw_lock.h"
 #include "aw_memo.h"
 #include "aw_name.h"
 #include "aw_sys.h"
@@ -62,11 +63,12 @@ static int fill(aw_stage *stage, const aw_payload *payload, const aw_rules *rule
 }
 
 /* The lease tells who inspects that it is nobody's residue. */
-static int make(int target, const aw_payload *payload, const char *version, const aw_rules *rules,
-                bool durable, aw_ahead *ahead, aw_error *err)
+static int make(int target, const aw_lock *lock, const aw_payload *payload, const char *version,
+                const aw_rules *rules, bool durable, aw_ahead *ahead, aw_error *err)
 {
     aw_stage stage = AW_STAGE_INIT;
     aw_stamp line;
+    struct stat st;
     int rc = -1;
 
     stage.target = target;
@@ -76,7 +78,7 @@ static int make(int target, const aw_payload *payload, const char *version, cons
     memcpy(stage.name, AW_NAME_NEXT, sizeof AW_NAME_NEXT);
     (void)aw_sys_flock(stage.fd, LOCK_SH | LOCK_NB); /* else it looks like residue, no more */
     if (fill(&stage, payload, rules, durable, err) == 0) {
-        if (!aw_stamp_draw_line(stage.fd, 0700, &line)
+        if (aw_sys_fstat(stage.fd, &st) < 0 || !aw_lock_draw_line(lock, &line)
             || !aw_memo_sketch(stage.fd, payload, NULL, NULL, &ahead->folders))
             aw_fail(err, AW_E_IO, AW_NAME_NEXT, "it cannot be told from a changed one");
         else
@@ -87,19 +89,20 @@ static int make(int target, const aw_payload *payload, const char *version, cons
         return -1;
     }
     memcpy(ahead->of, version, strlen(version) + 1);
+    ahead->inode = st.st_ino;
     ahead->fd = aw_take_fd(&stage.fd);
     return 0;
 }
 
-int aw_ahead_make(int target, int live, const char *version, const aw_rules *rules, bool durable,
-                  aw_ahead *ahead, aw_error *err)
+int aw_ahead_make(int target, const aw_lock *lock, int live, const char *version,
+                  const aw_rules *rules, bool durable, aw_ahead *ahead, aw_error *err)
 {
     aw_tree tree = AW_TREE_INIT;
     aw_payload *payload = NULL;
     int rc = -1;
 
     if (aw_tree_read(live, &tree, err) == 0 && describe(&tree, live, &payload, err) == 0)
-        rc = make(target, payload, version, rules, durable, ahead, err);
+        rc = make(target, lock, payload, version, rules, durable, ahead, err);
     aw_payload_free(payload);
     aw_tree_clear(&tree);
     return rc;

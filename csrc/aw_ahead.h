@@ -13,22 +13,24 @@
 
 #include "atomicwriter.h"
 #include "aw_compare.h"
+#include "aw_lock.h"
 #include "aw_payload.h"
 #include "aw_stage.h"
 
 typedef struct aw_ahead {
     int      fd;                  /* "..next", with a lease on it; -1: none  */
+    uint64_t inode;               /* its                                     */
     char     of[AW_VERSION_MAX];  /* the version that it has the files of    */
     uint64_t folders;             /* a sketch of its directories             */
 } aw_ahead;
 
-#define AW_AHEAD_INIT { -1, "", 0 }
+#define AW_AHEAD_INIT { -1, 0, "", 0 }
 
-/* Make it from VERSION, the live one, open at LIVE, in TARGET, where there is none. DURABLE:
- * its directories are synced. The files have to be durable already. On failure nothing is left
- * but what the next write sweeps. */
-int aw_ahead_make(int target, int live, const char *version, const aw_rules *rules, bool durable,
-                  aw_ahead *ahead, aw_error *err);
+/* Make it from VERSION, the live one, open at LIVE, in TARGET, where there is none, under
+ * LOCK. DURABLE: its directories are synced. The files have to be durable already. On failure
+ * nothing is left but what the next write sweeps. */
+int aw_ahead_make(int target, const aw_lock *lock, int live, const char *version,
+                  const aw_rules *rules, bool durable, aw_ahead *ahead, aw_error *err);
 
 /* Whether it still is what it was, as VERSION is, whose directories are those of PAYLOAD. */
 bool aw_ahead_is_ready(const aw_ahead *ahead, const char *version, const aw_payload *payload);

@@ -211,6 +211,7 @@ int aw_listing_next(aw_listing *listing, const char **name, aw_type *type)
         if (found == 0)
             continue;
         *name = entry->name;
+        listing->inode = entry->ino;
         return found;
     }
 }

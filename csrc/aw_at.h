@@ -15,6 +15,7 @@
 #include "aw_meter.h"
 
 #include <stdalign.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* ---- descriptors ------------------------------------------------------- */
@@ -66,8 +67,9 @@ typedef enum aw_type { AW_FILE, AW_DIRECTORY, AW_LINK, AW_OTHER } aw_type;
 
 /* Entries of a directory without "." and "..", in the order of the disk. */
 typedef struct aw_listing {
-    int    fd;           /* borrowed, freshly opened                         */
-    size_t at, end;
+    int      fd;         /* borrowed, freshly opened                         */
+    uint64_t inode;      /* of the entry that was told last                  */
+    size_t   at, end;
     alignas(8) char buffer[8 * 1024];
 } aw_listing;
 

@@ -154,25 +154,49 @@ aw_whose aw_found_whose(int target, const aw_found *found, aw_error *err)
     return AW_WHOSE_FAILED;
 }
 
-static uint64_t sketch_of(const char *name, aw_type type)
+static uint64_t sketch_of(const char *name, aw_type type, uint64_t inode)
 {
     const uint64_t prime = 0x100000001b3, odd = 0x9e3779b97f4a7c15; /* FNV-1a, mixed */
     uint64_t sketch = 0xcbf29ce484222325 + (uint64_t)type;
 
     for (; *name != '\0'; name++)
         sketch = (sketch ^ (unsigned char)*name) * prime;
-    sketch = (sketch ^ sketch >> 32) * odd;
-    return sketch ^ sketch >> 29;
+    sketch = (sketch ^ sketch >> 32 ^ inode) * odd;
+    return (sketch ^ sketch >> 29) * prime;
 }
 
 void aw_scan_came(aw_scan *scan, const char *name, aw_type type)
 {
-    scan->sketch += sketch_of(name, type);
+    scan->sketch += sketch_of(name, type, 0);
 }
 
 void aw_scan_went(aw_scan *scan, const char *name, aw_type type)
 {
-    scan->sketch -= sketch_of(name, type);
+    scan->sketch -= sketch_of(name, type, 0);
+}
+
+void aw_scan_one_came(aw_scan *scan, const char *name, aw_type type, uint64_t inode)
+{
+    scan->sketch += sketch_of(name, type, inode);
+}
+
+void aw_scan_one_went(aw_scan *scan, const char *name, aw_type type, uint64_t inode)
+{
+    scan->sketch -= sketch_of(name, type, inode);
+}
+
+static bool is_next(const char *name, aw_type type)
+{
+    return type == AW_DIRECTORY && strcmp(name, AW_NAME_NEXT) == 0;
+}
+
+/* NAME has been listed. */
+static void sketch_name(aw_scan *scan, const char *name, aw_type type, uint64_t inode)
+{
+    if ((type == AW_LINK && strncmp(name, "..", 2) != 0) || is_next(name, type))
+        aw_scan_one_came(scan, name, type, inode);
+    else
+        aw_scan_came(scan, name, type);
 }
 
 /* What is there anyway, and of a fixed kind. */
@@ -182,21 +206,22 @@ static bool goes_without_saying(const char *name)
 }
 
 /* File NAME under what it is. */
-static int note_name(aw_scan *scan, const char *name, aw_type type, aw_error *err)
+static int note_name(aw_scan *scan, const char *name, aw_type type, uint64_t inode,
+                     aw_error *err)
 {
     aw_found *found;
     int rc;
 
     if (goes_without_saying(name))
         return 0;
-    aw_scan_came(scan, name, type);
+    sketch_name(scan, name, type, inode);
     if (strcmp(name, AW_NAME_DATA_TMP) == 0) {
         scan->data_tmp = true;
         scan->data_tmp_type = type;
         return 0;
     }
-    if (type == AW_DIRECTORY && strcmp(name, AW_NAME_NEXT) == 0) {
-        scan->next = true;
+    if (is_next(name, type)) {
+        scan->next = inode;
         return 0;
     }
     name = aw_arena_copy(&scan->arena, name, strlen(name));
@@ -215,6 +240,7 @@ static int note_name(aw_scan *scan, const char *name, aw_type type, aw_error *er
     found = &scan->found[scan->found_count++];
     found->name = name;
     found->link = type == AW_LINK;
+    found->inode = inode;
     return 0;
 }
 
@@ -241,7 +267,7 @@ int aw_scan_target(int target, aw_scan *scan, aw_error *err)
         return aw_fail_io(err, "openat", ".");
     aw_listing_start(&listing, fd);
     while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
-        if (note_name(scan, name, type, err) < 0)
+        if (note_name(scan, name, type, listing.inode, err) < 0)
             break;
     }
     if (more < 0)
@@ -269,7 +295,7 @@ bool aw_scan_is_right(int target, const aw_scan *scan)
     aw_listing_start(&listing, fd);
     while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
         if (!goes_without_saying(name))
-            aw_scan_came(&now, name, type);
+            sketch_name(&now, name, type, listing.inode);
     }
     aw_close_fd(&fd);
     return more == 0 && now.sketch == scan->sketch;

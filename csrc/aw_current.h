@@ -51,6 +51,7 @@ int aw_live_name(int target, char name[AW_VERSION_MAX], aw_error *err);
 typedef struct aw_found {
     const char *name;
     bool        link;    /* a symbolic one, and so perhaps ours              */
+    uint64_t    inode;
 } aw_found;
 
 typedef struct aw_scan {
@@ -61,16 +62,17 @@ typedef struct aw_scan {
     aw_found    *found;     /* all other names but "..data" and "..lock",
                                sorted                                        */
     size_t       found_count, found_room;
-    bool         next;      /* the directory "..next" is there               */
+    uint64_t     next;      /* the inode of the directory "..next"; 0: none  */
     bool         data_tmp;  /* "..data_tmp" is there                         */
     aw_type      data_tmp_type;
-    uint64_t     sketch;    /* of all names and types that are there: a sum, so
-                               that one who makes or removes a name can keep it */
+    uint64_t     sketch;    /* of all names and types that are there, and of
+                               some, which they are: a sum, so that one who makes or
+                               removes a name can keep it                    */
     aw_arena     arena;
 } aw_scan;
 
 #define AW_SCAN_INIT \
-    { NULL, 0, 0, NULL, 0, 0, NULL, 0, 0, false, false, AW_LINK, 0, AW_ARENA_INIT }
+    { NULL, 0, 0, NULL, 0, 0, NULL, 0, 0, 0, false, AW_LINK, 0, AW_ARENA_INIT }
 
 /* Read the target once. SCAN is AW_SCAN_INIT before, and cleared by the caller
  * after a failure too. */
@@ -79,6 +81,11 @@ int aw_scan_target(int target, aw_scan *scan, aw_error *err);
 /* Who makes a name in the target, or removes one, tells the sketch. */
 void aw_scan_came(aw_scan *scan, const char *name, aw_type type);
 void aw_scan_went(aw_scan *scan, const char *name, aw_type type);
+
+/* The same of what somebody may put another one in the place of: a visible name, which is
+ * a link, or "..next". */
+void aw_scan_one_came(aw_scan *scan, const char *name, aw_type type, uint64_t inode);
+void aw_scan_one_went(aw_scan *scan, const char *name, aw_type type, uint64_t inode);
 
 /* Whether the names in the target are those that the sketch is of. */
 bool aw_scan_is_right(int target, const aw_scan *scan);

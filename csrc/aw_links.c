@@ -1,5 +1,5 @@
 /* aw_links: see the header. */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE /* AT_SYMLINK_NOFOLLOW */
 #include "aw_links.h"
 
 #include "aw_compare.h"
@@ -9,6 +9,7 @@
 #include "aw_sys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,6 +76,15 @@ static int make_link(aw_links *links, const char *first, size_t length, aw_error
     return aw_fail_io(err, "symlinkat", name);
 }
 
+/* NAME was made just now. */
+static void note_link(int target, aw_scan *scan, const char *name)
+{
+    struct stat st;
+
+    if (aw_sys_fstatat(target, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        aw_scan_one_came(scan, name, AW_LINK, st.st_ino);
+}
+
 int aw_links_add(aw_links *links, aw_scan *scan, const aw_payload *payload, aw_error *err)
 {
     size_t length, end;
@@ -87,7 +97,7 @@ int aw_links_add(aw_links *links, aw_scan *scan, const aw_payload *payload, aw_e
             continue;
         if (make_link(links, path, length, err) < 0)
             return -1;
-        aw_scan_came(scan, links->made[links->count - 1], AW_LINK);
+        note_link(links->target, scan, links->made[links->count - 1]);
     }
     return 0;
 }
@@ -125,7 +135,7 @@ static int drop_if_ours(int target, aw_scan *scan, const aw_found *found, aw_err
     if (owner == AW_OURS && aw_sys_unlinkat(target, found->name, 0) < 0 && errno != ENOENT)
         return aw_fail_io(err, "unlinkat", found->name);
     if (owner == AW_OURS)
-        aw_scan_went(scan, found->name, AW_LINK);
+        aw_scan_one_went(scan, found->name, AW_LINK, found->inode);
     return owner == AW_WHOSE_FAILED ? -1 : 0;
 }
 

@@ -94,10 +94,10 @@ static int wait_for_lock(int fd, int64_t deadline, aw_error *err)
     }
 }
 
-/* 1 when what was locked is what "..lock" names, 0 when it was replaced. *OURS: it has no
+/* 1 when what was locked is what "..lock" names, 0 when it was replaced. It is ours if it has no
  * other name, all at one instant. G7: a hard link may have made somebody else's file "..lock",
  * and a count of one alone may be theirs, if "..lock" has gone since it was opened. */
-static int is_still_there(int target, int fd, bool *ours, aw_error *err)
+static int is_still_there(int target, int fd, aw_lock *lock, aw_error *err)
 {
     struct stat locked, named;
     bool same;
@@ -109,7 +109,8 @@ static int is_still_there(int target, int fd, bool *ours, aw_error *err)
     if (aw_sys_fstatat(target, AW_NAME_LOCK, &named, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : aw_fail_io(err, "fstatat", AW_NAME_LOCK);
     same = locked.st_dev == named.st_dev && locked.st_ino == named.st_ino;
-    *ours = same && named.st_nlink == 1;
+    lock->ours = same && named.st_nlink == 1;
+    lock->mode = named.st_mode & 07777;
     return same;
 }
 
@@ -124,7 +125,7 @@ int aw_lock_take(int target, int64_t deadline, aw_lock *lock, aw_error *err)
             return -1;
         there = wait_for_lock(opened, deadline, err);
         if (there == 0)
-            there = is_still_there(target, opened, &lock->ours, err);
+            there = is_still_there(target, opened, lock, err);
         if (there == 1) {
             lock->fd = aw_take_fd(&opened);
             return 0;
@@ -210,6 +211,6 @@ void aw_lock_write_note(const aw_lock *lock, const aw_note *note)
 
 bool aw_lock_draw_line(const aw_lock *lock, aw_stamp *line)
 {
-    return lock->ours && aw_sys_fchmod(lock->fd, 0600) == 0
-           && aw_stamp_draw_line(lock->fd, 0600, line);
+    return lock->ours && aw_sys_fchmod(lock->fd, lock->mode) == 0
+           && aw_stamp_draw_line(lock->fd, lock->mode, line);
 }

@@ -34,9 +34,10 @@ typedef struct aw_lock {
     int  fd;    /* closing it releases the lock; -1: none                    */
     bool ours;  /* "..lock" was the file's only name when it was locked: it
                    is nobody else's, whom a hard link could have made it of   */
+    mode_t mode; /* which an owner may have changed, for others to write too */
 } aw_lock;
 
-#define AW_LOCK_INIT { -1, false }
+#define AW_LOCK_INIT { -1, false, 0 }
 
 /* Lock the target directory until DEADLINE (of that clock). Makes "..lock" if
  * need be. AW_E_LOCKED once the time is over, never before, and not while there are only

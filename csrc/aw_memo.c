@@ -102,7 +102,8 @@ bool aw_memo_sketch(int version, const aw_payload *payload, aw_look_fn look, voi
         struct stat st;
 
         good = aw_cursor_enter(&cursor, folder->path, folder->length) == 0
-               && aw_sys_fstat(cursor.dir, &st) == 0 && (!look || look(context, i, cursor.dir, &st));
+               && aw_sys_fstat(cursor.dir, &st) == 0
+               && (!look || look(context, i, cursor.dir, &st));
         if (!good)
             break;
         stamp = aw_stamp_of(&st);

@@ -153,7 +153,7 @@ static int sweep_dangling(int target, aw_scan *scan, const aw_live *live,
         if (dropped != 1)
             scan->found[kept++] = found;
         else
-            aw_scan_went(scan, found.name, AW_LINK);
+            aw_scan_one_went(scan, found.name, AW_LINK, found.inode);
     }
     scan->found_count = kept;
     return 0;
@@ -161,10 +161,10 @@ static int sweep_dangling(int target, aw_scan *scan, const aw_live *live,
 
 void aw_recover_drop_next(int target, aw_scan *scan, aw_result *result)
 {
-    if (!scan->next)
+    if (scan->next == 0)
         return;
-    scan->next = false;
-    aw_scan_went(scan, AW_NAME_NEXT, AW_DIRECTORY);
+    aw_scan_one_went(scan, AW_NAME_NEXT, AW_DIRECTORY, scan->next);
+    scan->next = 0;
     (void)remove_or_warn(target, AW_NAME_NEXT, result);
 }
 

@@ -281,7 +281,8 @@ static int link_item(filler *f, const aw_item *item, const char *name, unsigned 
         return aw_fail_io(f->err, "openat", item->path);
     if (aw_sys_linkat(from->dir, there, f->to.dir, name) == 0)
         return 1;
-    return refuses_links(errno) && !f->rules->links_only ? 0 : aw_fail_io(f->err, "linkat", item->path);
+    return refuses_links(errno) && !f->rules->links_only
+           ? 0 : aw_fail_io(f->err, "linkat", item->path);
 }
 
 /* Item INDEX in the directory that it belongs in, as its action says. */

@@ -221,7 +221,7 @@ int aw_txn_recall_names(aw_txn *t)
         t->scan.versions[t->scan.version_count++] = name;
     }
     t->scan.sketch = names->sketch;
-    t->scan.next = t->writer->ahead.fd >= 0;
+    t->scan.next = t->writer->ahead.fd >= 0 ? t->writer->ahead.inode : 0;
     t->surveyed = names->stamp;
     t->sure = true; /* a line was drawn behind it */
     find_newest(t);
@@ -263,8 +263,8 @@ static void believe_note(aw_txn *t)
     t->remembered = names->count > 0 && t->live.fd >= 0
                     && aw_stamp_compare(&stamp, &names->stamp) == 0
                     && strcmp(names->versions[0], t->live.name) == 0;
-    t->synced = clean && t->note.synced;
-    t->untouched = t->remembered || (clean && (t->synced || !aw_txn_is_durable(t)));
+    t->synced = (clean && t->note.synced) || (t->remembered && names->synced);
+    t->untouched = t->remembered || (clean && (t->note.synced || !aw_txn_is_durable(t)));
 }
 
 int aw_txn_read_live(aw_txn *t)
@@ -311,12 +311,14 @@ void aw_txn_note_durable(aw_txn *t, const char *version, int fd)
     aw_lock_write_note(&t->lock, &t->note);
 }
 
+/* What was made ahead of time is nothing that others should find. */
 void aw_txn_note_clean(aw_txn *t, size_t retained)
 {
     aw_stamp stamp;
     struct stat st;
 
-    if (!t->sure || retained > t->writer->options.keep || t->result.warnings.count > 0
+    if (!t->sure || t->scan.next != 0 || retained > t->writer->options.keep
+        || t->result.warnings.count > 0
         || aw_sys_fstat(t->target, &st) < 0)
         return;
     stamp = aw_stamp_of(&st);
@@ -347,10 +349,9 @@ static void remember_names(aw_txn *t, const aw_stamp *stamp)
     names->sketch = t->scan.sketch;
 }
 
-/* What was made ahead of time is nothing that others should find. */
 static void note_names(aw_txn *t, const aw_stamp *stamp)
 {
-    if (t->scan.next || !turn_note_to(t, t->stage.name, t->stage.fd))
+    if (t->scan.next != 0 || !turn_note_to(t, t->stage.name, t->stage.fd))
         return;
     t->note.clean = true;
     t->note.synced = false; /* not what was tidied up */
@@ -369,7 +370,7 @@ bool aw_txn_settle(aw_txn *t)
         t->line = (aw_stamp) { 0, 0 };
         return false;
     }
-    if (t->result.warnings.count > 0 || retained > t->writer->options.keep
+    if (t->untidy || t->result.warnings.count > 0 || retained > t->writer->options.keep
         || aw_sys_fstat(t->target, &st) < 0)
         return true;
     stamp = aw_stamp_of(&st); /* less than the line: whoever comes from now on changes it */
@@ -381,6 +382,22 @@ bool aw_txn_settle(aw_txn *t)
 }
 
 /* ---- the way out ------------------------------------------------------- */
+
+void aw_txn_give_up_next(aw_txn *t)
+{
+    t->gave_up_next = t->gave_up_next || t->writer->ahead.fd >= 0;
+    aw_ahead_close(&t->writer->ahead);
+    t->writer->names.count = 0;
+}
+
+/* Who fails leaves nothing of his. */
+static void drop_next(aw_txn *t)
+{
+    aw_error ignored;
+
+    if (t->gave_up_next)
+        (void)aw_at_remove_tree(t->target, AW_NAME_NEXT, &ignored); /* else the next write */
+}
 
 /* A target that this write made goes again with it, unless somebody else has
  * put something there. The lock file goes only while we hold it: it may be
@@ -407,6 +424,7 @@ int aw_txn_finish(aw_txn *t, int rc, aw_result *result)
     if (rc < 0 && !t->committed && !t->in_doubt) {
         aw_links_undo(&t->links);
         aw_stage_discard(&t->stage);
+        drop_next(t);
         unmake_target(t);
     }
     aw_close_fd(&t->stage.fd);

@@ -27,6 +27,7 @@ enum { AW_NAMES_MAX = 8 };
 typedef struct aw_names {
     aw_stamp stamp;      /* of the target; 0: nothing is known               */
     uint64_t sketch;
+    bool     synced;     /* by a write that changed nothing                  */
     size_t   count;      /* of versions, newest first, the live one too      */
     char     versions[AW_NAMES_MAX][AW_VERSION_MAX];
 } aw_names;
@@ -68,6 +69,8 @@ typedef struct aw_txn {
     bool             draws_lines;   /* it pays, and says something            */
     bool             leaves_pruning;/* (14), for after the call               */
     bool             prepares;      /* the next version's directory           */
+    bool             gave_up_next;  /* it was of use to the writer, and is not */
+    bool             untidy;        /* it has warned, before it went on       */
     aw_stamp         line;          /* the last thing that was done is before */
     bool             no_lines;      /* ... if there is a line                 */
     aw_names         names;         /* as they are then                       */
@@ -139,6 +142,9 @@ void aw_txn_note_clean(aw_txn *t, size_t retained);
  * the target are those that SCAN's sketch is of, with what was retained in its list, fill
  * NAMES, and note that for whoever comes next. False where no line can be drawn. */
 bool aw_txn_settle(aw_txn *t);
+
+/* What was made ahead of time will not be used, nor are the names known that went with it. */
+void aw_txn_give_up_next(aw_txn *t);
 
 /* Undo if RC is a failure before the swap; give up everything; hand out the
  * result if RC is 0. Returns RC, with err->committed set as it is. */

@@ -116,6 +116,8 @@ int aw_rollback(aw_writer *writer, const char *version, const char *expected,
     t.wanted = version;
     t.expected = expected;
     rc = aw_txn_finish(&t, aw_publish(&t), result);
+    if (rc == 0)
+        aw_after_tell(writer, result);
     aw_payload_free(t.payload);
     return rc;
 }

@@ -124,7 +124,7 @@ static int sweep(aw_txn *t)
         t->untouched = t->remembered = false;
     if (t->untouched)
         return 0;
-    aw_ahead_close(&t->writer->ahead); /* it is swept, too */
+    aw_txn_give_up_next(t); /* it is swept, too */
     if (survey(t) < 0)
         return -1;
     return aw_recover_sweep(t->target, &t->scan, &t->live, t->payload, aw_txn_is_durable(t),
@@ -172,8 +172,8 @@ static int use_ahead(aw_txn *t)
         return aw_fail_memory(t->err);
     if (aw_ahead_use(&t->writer->ahead, &t->stage, t->target, t->newest, t->err) < 0)
         return -1;
-    t->scan.next = false;
-    aw_scan_went(&t->scan, AW_NAME_NEXT, AW_DIRECTORY);
+    aw_scan_one_went(&t->scan, AW_NAME_NEXT, AW_DIRECTORY, t->scan.next);
+    t->scan.next = 0;
     return 0;
 }
 
@@ -183,28 +183,27 @@ static int make_version(aw_txn *t)
 
     if (know_names(t) < 0)
         return -1;
-    t->writer->names.count = 0; /* they change from now on */
     t->links.target = t->target;
     /* The caller is told before anything is made: it may have to get ready to undo it. */
     if (aw_meter_begin(&t->meter, AW_WRITING, t->payload->count, t->err) < 0)
         return -1;
+    t->writer->names.count = 0; /* they change from now on */
     rc = may_use_ahead(t) ? use_ahead(t)
                           : aw_stage_make(&t->stage, t->target, t->newest, t->err);
-    aw_ahead_close(&t->writer->ahead); /* what is not used now never is */
+    aw_txn_give_up_next(t); /* what is not used now never is */
     if (rc < 0)
         return -1;
     aw_scan_came(&t->scan, t->stage.name, AW_DIRECTORY);
     return 0;
 }
 
-/* The directories of the new version, while nobody else can have changed them. */
+/* The directories of the new version, while nobody else can have changed them: from behind
+ * a line, so that whoever does from now on gives them another stamp. */
 static void sketch_version(aw_txn *t)
 {
-    const aw_folder plain = { "", 0, AW_UNSET, AW_UNSET, AW_UNSET };
-    aw_wish wish = aw_wish_for_folder(&t->rules, &plain);
     aw_stamp line;
 
-    t->sketched = t->draws_lines && aw_stamp_draw_line(t->stage.fd, wish.mode, &line)
+    t->sketched = t->draws_lines && aw_lock_draw_line(&t->lock, &line)
                   && aw_memo_sketch(t->stage.fd, t->payload, NULL, NULL, &t->folders);
 }
 
@@ -388,6 +387,7 @@ static int confirm_remembered(aw_txn *t)
         return 0;
     if (aw_txn_recall_names(t) < 0)
         return -1;
+    t->writer->names.synced = true;
     aw_txn_note_clean(t, t->scan.version_count - 1);
     return 0;
 }
@@ -479,16 +479,6 @@ static bool links_most(const aw_txn *t)
     return t->sketched && (!t->result.previous || 2 * t->result.linked >= t->payload->count);
 }
 
-/* Of a thread whose work nobody has been told of. */
-static void tell_warnings(aw_writer *writer, aw_result *result)
-{
-    aw_error ignored; /* no memory to warn with */
-
-    for (size_t i = 0; i < writer->warnings.count; i++)
-        (void)aw_list_add(&result->warnings, writer->warnings.items[i], &ignored);
-    aw_list_clear(&writer->warnings);
-}
-
 int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,
              aw_result *result, aw_error *err)
 {
@@ -510,7 +500,7 @@ int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,
     else
         rc = aw_txn_finish(&t, rc, result);
     if (rc == 0)
-        tell_warnings(writer, result);
+        aw_after_tell(writer, result);
     return rc;
 }
 

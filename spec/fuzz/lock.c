@@ -85,7 +85,7 @@ static bool same_note(const aw_note *a, const aw_note *b)
 static void check_note(slice bytes)
 {
     static const aw_note none = AW_NOTE_INIT;
-    const aw_lock held = { LOCK, true };
+    const aw_lock held = { LOCK, true, 0600 };
     aw_note note, again;
 
     stored = bytes;
@@ -144,7 +144,7 @@ static void check_visible_link(void)
     const size_t start = sizeof prefix - 1;
     char name[NAME_MAX + 1] = "x";
     bool ours = false;
-    aw_found found = { name, true };
+    aw_found found = { name, true, 0 };
     aw_error err;
 
     if (text.size > start && text.size - start <= NAME_MAX) {

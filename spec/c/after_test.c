@@ -1,0 +1,635 @@
+/* after_test.c: what goes on after a call, and what a writer that stays open spares
+ * because of it. Whatever others do to the target between two calls, or at any call
+ * to the kernel in the middle of one, the next write finds, as a fresh writer would.
+ */
+#define _GNU_SOURCE
+#include "aw_sys.h"
+#include "disk.h"
+#include "kit.h"
+#include "test.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REST F("d/e/f", "deep\n"), F("tls/key", "secret\n"), FM("tls/cert", "CERTIFICATE\n", 0640)
+
+static const file first[] = { F("app.conf", "listen = 1\n"), REST, { NULL, NULL, 0, NULL } };
+static const file second[] = { F("app.conf", "listen = 2\n"), REST, { NULL, NULL, 0, NULL } };
+static const file third[] = { F("app.conf", "listen = 3\n"), REST, { NULL, NULL, 0, NULL } };
+static const file fourth[] = { F("app.conf", "listen = 4\n"), F("a/b", "new\n"),
+                               F("tls/key", "secret\n"), { NULL, NULL, 0, NULL } };
+
+/* ---- writers that go on -------------------------------------------------- */
+
+static aw_writer *open_with(const aw_options *options)
+{
+    aw_writer *writer = NULL;
+    aw_error err;
+
+    if (!disk_exists("target"))
+        disk_mkdir("target", 0755);
+    CHECK_OK(aw_writer_open("target", options, &writer, &err), &err);
+    return writer;
+}
+
+/* Write FILES and hand them over. RESULT may be NULL. */
+static int try_write(aw_writer *writer, const file *wanted, aw_result *result, aw_error *err)
+{
+    aw_payload *payload = payload_of(wanted);
+    aw_result own = AW_RESULT_INIT;
+    int rc = aw_write(writer, payload, NULL, result ? result : &own, err);
+
+    if (rc == 0)
+        aw_writer_remember(writer, payload);
+    else
+        aw_payload_free(payload);
+    aw_result_clear(&own);
+    return rc;
+}
+
+static bool must(aw_writer *writer, const file *wanted)
+{
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+    bool changed;
+
+    CHECK_OK(try_write(writer, wanted, &result, &err), &err);
+    changed = result.changed;
+    CHECK_THAT(result.warnings.count == 0, "warned: %s", joined(&result.warnings));
+    aw_result_clear(&result);
+    return changed;
+}
+
+/* The thread's work is done before the call returns. */
+static int run_at_once(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    (void)thread;
+    (void)run(argument);
+    return 0;
+}
+
+static int join_nothing(pthread_t thread)
+{
+    (void)thread;
+    return 0;
+}
+
+/* As if the live version's files had been written an hour ago. */
+static void age(const file *files)
+{
+    for (; files->path != NULL; files++) {
+        const struct timespec times[2] = { { 0, UTIME_OMIT }, { time(NULL) - 3600, 0 } };
+
+        CHECK(utimensat(AT_FDCWD, in_live(files->path), times, 0) == 0);
+    }
+}
+
+static void need_lines(void)
+{
+    if (!aw_sys_kernel_at_least(6, 13))
+        test_skip("stamps are multigrain from Linux 6.13 on");
+}
+
+/* One that has written twice, has seen all files, and has made the next directory. */
+static aw_writer *prepared_writer(const aw_options *options)
+{
+    aw_writer *writer = open_with(options);
+
+    must(writer, first);
+    age(first);
+    must(writer, first);
+    must(writer, second);
+    aw_writer_settle(writer);
+    return writer;
+}
+
+/* ---- what a fresh writer and an inspection say ---------------------------- */
+
+static char complaint[PATH_MAX];
+
+static const char *inspected(size_t others)
+{
+    aw_inspection seen = AW_INSPECTION_INIT;
+    const char *odd = NULL;
+    aw_error err;
+
+    CHECK_OK(aw_inspect("target", &seen, &err), &err);
+    if (seen.fault != AW_SOUND)
+        odd = "..data is not sound";
+    else if (seen.residue.count > 0)
+        odd = "there is residue";
+    else if (seen.dangling.count > 0)
+        odd = "a visible name dangles";
+    else if (seen.missing.count > 0)
+        odd = "a visible name is missing";
+    else if (seen.foreign.count > 0)
+        odd = "a foreign name is in the way";
+    else if (seen.others != others)
+        odd = "there are foreign names";
+    if (odd) {
+        snprintf(complaint, sizeof complaint, "%s: %s%s%s%s", odd, joined(&seen.residue),
+                 seen.dangling.count ? seen.dangling.items[0] : "",
+                 seen.missing.count ? seen.missing.items[0] : "",
+                 seen.foreign.count ? seen.foreign.items[0] : "");
+        odd = complaint;
+    }
+    aw_inspection_clear(&seen);
+    return odd;
+}
+
+/* NULL, or what a fresh writer with OPTIONS would say to FILES. */
+static const char *foretold(const aw_options *options, const file *wanted)
+{
+    aw_payload *payload = payload_of(wanted);
+    aw_result result = AW_RESULT_INIT;
+    aw_writer *writer = NULL;
+    const char *odd = NULL;
+    aw_error err;
+
+    CHECK_OK(aw_writer_open("target", options, &writer, &err), &err);
+    if (aw_plan(writer, payload, &result, &err) < 0) {
+        aw_error_text(&err, complaint, sizeof complaint);
+        odd = complaint;
+    } else if (result.changed) {
+        snprintf(complaint, sizeof complaint, "a fresh writer would add %s",
+                 joined(&result.added));
+        snprintf(complaint + strlen(complaint), sizeof complaint - strlen(complaint),
+                 ", update %s", joined(&result.updated));
+        snprintf(complaint + strlen(complaint), sizeof complaint - strlen(complaint),
+                 ", remove %s", joined(&result.removed));
+        odd = complaint;
+    }
+    aw_result_clear(&result);
+    aw_writer_close(writer);
+    aw_payload_free(payload);
+    return odd;
+}
+
+static const char *wrong(const aw_options *options, const file *wanted, size_t others)
+{
+    const char *odd = foretold(options, wanted);
+
+    return odd ? odd : inspected(others);
+}
+
+/* ---- what others do ------------------------------------------------------ */
+
+static const char *next_path(const char *path)
+{
+    static char full[PATH_MAX];
+
+    snprintf(full, sizeof full, "target/..next/%s", path);
+    return full;
+}
+
+/* A path below the version that was made last. */
+static const char *newest_path(const char *path)
+{
+    static char full[PATH_MAX], name[256];
+    struct dirent *entry;
+    DIR *dir = opendir("target");
+
+    name[0] = '\0';
+    while (dir && (entry = readdir(dir)) != NULL) {
+        if (strncmp(entry->d_name, "..2", 3) == 0 && !strstr(entry->d_name, "_tmp")
+            && strcmp(entry->d_name, name) > 0)
+            snprintf(name, sizeof name, "%s", entry->d_name);
+    }
+    if (dir)
+        closedir(dir);
+    snprintf(full, sizeof full, "target/%s/%s", name, path);
+    return full;
+}
+
+static bool put(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0644);
+    bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+    if (fd >= 0)
+        close(fd);
+    return done;
+}
+
+static bool drop_name(void)        { return unlink("target/app.conf") == 0; }
+static bool drop_data(void)        { return unlink("target/..data") == 0; }
+
+static bool relink(const char *name, const char *text)
+{
+    return symlink(text, "target/other") == 0 && rename("target/other", name) == 0;
+}
+
+static bool replace_name(void)     { return relink("target/app.conf", "/etc/passwd"); }
+static bool replace_other(void)    { return relink("target/tls", "..data/d"); }
+
+static bool replace_anew(void)
+{
+    return unlink("target/tls") == 0 && symlink("/etc/ssl", "target/tls") == 0;
+}
+
+static bool replace_by_file(void)
+{
+    return unlink("target/tls") == 0 && put("target/tls", "mine\n");
+}
+
+static bool foreign_comes(void)    { return put("target/notes.txt", "mine\n"); }
+
+static bool foreign_goes(void)
+{
+    return put("target/notes.txt", "mine\n") && unlink("target/notes.txt") == 0;
+}
+
+static bool stray_comes(void)      { return symlink("..data/stray", "target/stray") == 0; }
+static bool version_comes(void)    { return mkdir("target/..2999_01_01_00_00_00.1", 0755) == 0; }
+static bool old_version_comes(void){ return mkdir("target/..2001_01_01_00_00_00.1", 0755) == 0; }
+static bool retired_comes(void)    { return mkdir("target/..2001_01_01_00_00_00.1_tmp", 0755) == 0; }
+static bool staged_comes(void)     { return symlink("nothing", "target/..data_tmp") == 0; }
+static bool extra_in_live(void)    { return put(in_live("extra"), "x"); }
+static bool extra_below_live(void) { return put(in_live("d/e/extra"), "x"); }
+static bool folder_in_live(void)   { return mkdir(in_live("d/extra"), 0755) == 0; }
+static bool gone_from_live(void)   { return unlink(in_live("tls/key")) == 0; }
+static bool top_gone_from_live(void) { return unlink(in_live("app.conf")) == 0; }
+static bool mode_in_live(void)     { return chmod(in_live("tls/key"), 0600) == 0; }
+static bool folder_mode_in_live(void) { return chmod(in_live("d"), 0711) == 0; }
+static bool mode_of_live(void)     { return chmod(in_live("."), 0711) == 0; }
+
+static bool owner_in_live(void)
+{
+    return geteuid() == 0 && chown(in_live("tls/key"), 1234, 1234) == 0;
+}
+
+static bool renamed_in_live(void)
+{
+    char from[PATH_MAX];
+
+    snprintf(from, sizeof from, "%s", in_live("tls/key"));
+    return rename(from, in_live("tls/kex")) == 0;
+}
+
+/* On tmpfs the directory gets the stamp of the inode that is linked. */
+static bool linked_into_live(void)
+{
+    char from[PATH_MAX];
+
+    snprintf(from, sizeof from, "%s", in_live("tls/key"));
+    return link(from, in_live("extra")) == 0;
+}
+
+static bool folder_renamed_in_live(void)
+{
+    char from[PATH_MAX];
+
+    snprintf(from, sizeof from, "%s", in_live("d/e"));
+    return rename(from, in_live("d/g")) == 0;
+}
+
+/* Another inode with the same data, and one with others of the same size and mtime. */
+static bool replaced_in_live(const char *text)
+{
+    char path[PATH_MAX];
+    struct timespec times[2];
+    struct stat st;
+
+    snprintf(path, sizeof path, "%s", in_live("tls/key"));
+    if (stat(path, &st) < 0 || !put("other", text) || chmod("other", st.st_mode & 07777) < 0)
+        return false;
+    times[0] = st.st_atim;
+    times[1] = st.st_mtim;
+    return utimensat(AT_FDCWD, "other", times, 0) == 0 && rename("other", path) == 0;
+}
+
+static bool same_again_in_live(void)  { return replaced_in_live("secret\n"); }
+static bool other_inode_in_live(void) { return replaced_in_live("SECRET\n"); }
+
+/* In place, with the mtime that it had. */
+static bool forge(const char *path)
+{
+    struct timespec times[2] = { { 0, UTIME_OMIT }, { 0, 0 } };
+    int fd = open(path, O_RDWR);
+    struct stat st;
+    char byte;
+    bool done = fd >= 0 && fstat(fd, &st) == 0 && pread(fd, &byte, 1, 0) == 1;
+
+    times[1] = st.st_mtim;
+    byte ^= 0x20;
+    done = done && pwrite(fd, &byte, 1, 0) == 1 && futimens(fd, times) == 0;
+    if (fd >= 0)
+        close(fd);
+    return done;
+}
+
+static bool forge_written(void)    { return forge(in_live("app.conf")); }
+static bool forge_linked(void)     { return forge(in_live("tls/key")); }
+static bool forge_next(void)       { return forge(next_path("tls/key")); }
+
+static bool edit_linked(void)
+{
+    int fd = open(in_live("tls/key"), O_WRONLY);
+    bool done = fd >= 0 && pwrite(fd, "SECRET\n", 7, 0) == 7;
+
+    if (fd >= 0)
+        close(fd);
+    return done;
+}
+
+static bool forge_through_link(void)
+{
+    return link(in_live("tls/key"), "elsewhere") == 0 && forge("elsewhere")
+           && unlink("elsewhere") == 0;
+}
+
+static bool extra_in_next(void)    { return put(next_path("extra"), "x"); }
+static bool extra_below_next(void) { return put(next_path("d/e/extra"), "x"); }
+static bool gone_from_next(void)   { return unlink(next_path("tls/key")) == 0; }
+static bool mode_of_next(void)     { return chmod(next_path("d"), 0711) == 0; }
+
+static bool replaced_in_next(void)
+{
+    return put("other", "SECRET\n") && rename("other", next_path("tls/key")) == 0;
+}
+
+static bool next_gone(void)
+{
+    if (!disk_exists("target/..next"))
+        return false;
+    disk_remove("target/..next");
+    return true;
+}
+
+static bool next_is_file(void)
+{
+    return next_gone() && put("target/..next", "x");
+}
+
+static bool next_is_link(void)
+{
+    return next_gone() && symlink("/etc", "target/..next") == 0;
+}
+
+static bool next_is_another(void)
+{
+    return rename("target/..next", "moved") == 0 && mkdir("target/..next", 0755) == 0
+           && put("target/..next/evil", "x");
+}
+
+static bool extra_in_stage(void)   { return put(newest_path("extra"), "x"); }
+static bool gone_from_stage(void)  { return unlink(newest_path("app.conf")) == 0; }
+static bool gone_below_stage(void) { return unlink(newest_path("tls/key")) == 0; }
+static bool extra_below_stage(void){ return put(newest_path("tls/extra"), "x"); }
+
+static bool target_replaced(void)
+{
+    if (rename("target", "old") < 0)
+        return false;
+    return mkdir("target", 0755) == 0;
+}
+
+static bool lock_gone(void)        { return unlink("target/..lock") == 0; }
+
+/* A write of the same files, and of others, by another process. */
+static bool by_another(const file *wanted, unsigned keep)
+{
+    pid_t child = fork();
+    int status;
+
+    if (child == 0) {
+        aw_error err;
+        aw_sys.thread_start = NULL;
+        _exit(write_keeping(keep, wanted, NULL, &err) == 0 ? 0 : 1);
+    }
+    return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
+static bool another_same(void)     { return by_another(second, 1); }
+static bool another_other(void)    { return by_another(fourth, 1); }
+
+static bool another_there_and_back(void)
+{
+    return by_another(fourth, 1) && by_another(second, 1);
+}
+
+typedef struct drift {
+    const char *what;
+    bool      (*act)(void);
+    size_t      others;   /* foreign names that it leaves, and that may stay  */
+    bool        refused;  /* the next write must say so                       */
+    bool        rests;    /* in the middle of a write it may stay unseen, as the
+                             header says                                    */
+} drift;
+
+static const drift drifts[] = {
+    { "a visible name is deleted", drop_name, 0, false, false },
+    { "..data is deleted", drop_data, 0, false, false },
+    { "a visible name leads elsewhere", replace_name, 0, true, false },
+    { "a visible name leads to another of ours", replace_other, 0, true, false },
+    { "a visible name is made anew", replace_anew, 0, true, false },
+    { "a visible name is a file", replace_by_file, 0, true, false },
+    { "a foreign name comes", foreign_comes, 1, false, false },
+    { "a foreign name comes and goes", foreign_goes, 0, false, false },
+    { "a stray link of ours comes", stray_comes, 0, false, false },
+    { "an unfinished version comes", version_comes, 0, false, false },
+    { "an old version comes", old_version_comes, 0, false, false },
+    { "a half-removed version comes", retired_comes, 0, false, false },
+    { "..data_tmp comes", staged_comes, 0, false, false },
+    { "a file comes into the live version", extra_in_live, 0, false, false },
+    { "a file comes below the live version", extra_below_live, 0, false, false },
+    { "a directory comes into the live version", folder_in_live, 0, false, false },
+    { "a file goes from the live version", gone_from_live, 0, false, false },
+    { "a file at the top goes from the live version", top_gone_from_live, 0, false, false },
+    { "a mode drifts", mode_in_live, 0, false, false },
+    { "a directory's mode drifts", folder_mode_in_live, 0, false, false },
+    { "the version's mode drifts", mode_of_live, 0, false, false },
+    { "an owner drifts", owner_in_live, 0, false, false },
+    { "a file is renamed", renamed_in_live, 0, false, false },
+    { "a file is linked into the live version", linked_into_live, 0, false, false },
+    { "a directory is renamed", folder_renamed_in_live, 0, false, false },
+    { "another inode has the same data", same_again_in_live, 0, false, false },
+    { "another inode has data of the same size", other_inode_in_live, 0, false, false },
+    { "a written file is forged", forge_written, 0, false, true },
+    { "a linked file is forged", forge_linked, 0, false, true },
+    { "a linked file is edited", edit_linked, 0, false, false },
+    { "a linked file is forged through another link", forge_through_link, 0, false, true },
+    { "a file is forged in ..next", forge_next, 0, false, true },
+    { "a file comes into ..next", extra_in_next, 0, false, true },
+    { "a file comes below ..next", extra_below_next, 0, false, true },
+    { "a file goes from ..next", gone_from_next, 0, false, false },
+    { "a directory's mode drifts in ..next", mode_of_next, 0, false, false },
+    { "another inode is in ..next", replaced_in_next, 0, false, false },
+    { "..next goes", next_gone, 0, false, false },
+    { "..next is a file", next_is_file, 1, false, false },
+    { "..next is a link", next_is_link, 1, false, false },
+    { "..next is another directory", next_is_another, 0, false, false },
+    { "a file comes into the newest version", extra_in_stage, 0, false, true },
+    { "a file comes below the newest version", extra_below_stage, 0, false, true },
+    { "a file goes from the newest version", gone_from_stage, 0, false, false },
+    { "a file goes from below the newest version", gone_below_stage, 0, false, false },
+    { "the target is another directory", target_replaced, 0, false, false },
+    { "..lock is deleted", lock_gone, 0, false, false },
+    { "another process writes the same", another_same, 0, false, false },
+    { "another process writes others", another_other, 0, false, false },
+    { "another process writes others, and the same again", another_there_and_back, 0, false,
+      false },
+};
+enum { DRIFTS = sizeof drifts / sizeof *drifts };
+
+/* What the specs of drift may have left beside the target. */
+static void begin_anew(void)
+{
+    static const char *const left[] = { "target", "old", "moved", "other", "elsewhere" };
+
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++)
+        disk_remove(left[i]);
+}
+
+/* Of the kinds of writers that there are, number KIND: early, prepare, both, neither. */
+enum { KINDS = 4 };
+
+static aw_options options_of_kind(int kind)
+{
+    aw_options options = options_keeping(1);
+
+    options.early = kind & 1;
+    options.prepare = kind & 2;
+    return options;
+}
+
+/* A no-op write first, or a change at once. Both must find it. */
+static void find_after(const drift *d, int kind, bool changes)
+{
+    const aw_options options = options_of_kind(kind);
+    const file *wanted = changes ? third : second;
+    aw_writer *writer;
+    const char *odd;
+    aw_error err;
+    int rc;
+
+    begin_anew();
+    writer = prepared_writer(&options);
+    if (!d->act()) {
+        aw_writer_close(writer);
+        return;
+    }
+    rc = try_write(writer, wanted, NULL, &err);
+    aw_writer_settle(writer);
+    if (d->refused) {
+        CHECK_THAT(rc < 0 && err.code == AW_E_FOREIGN_ENTRY, "%s, kind %d: the write %s", d->what,
+                   kind, rc == 0 ? "succeeded" : "failed otherwise");
+    } else {
+        CHECK_THAT(rc == 0, "%s, kind %d: the write failed: %s", d->what, kind, err.detail);
+        odd = wrong(&options, wanted, d->others);
+        CHECK_THAT(!odd, "%s, kind %d, %s: %s", d->what, kind, changes ? "change" : "no-op", odd);
+        must(writer, fourth);
+        aw_writer_settle(writer);
+        odd = wrong(&options, fourth, d->others);
+        CHECK_THAT(!odd, "%s, kind %d, then: %s", d->what, kind, odd);
+    }
+    aw_writer_close(writer);
+}
+
+TEST(finds_drift, "G5, G7, G8: an open writer finds whatever others do right after a write")
+{
+    need_lines();
+    for (int kind = 0; kind < KINDS; kind++) {
+        for (size_t i = 0; i < DRIFTS; i++) {
+            find_after(&drifts[i], kind, false);
+            find_after(&drifts[i], kind, true);
+        }
+    }
+}
+
+/* ---- in the middle of a write --------------------------------------------- */
+
+static aw_sys_table kernel;
+static unsigned     calls, act_at;
+static const drift *acting;
+static bool         acted, in_hook;
+
+static void count_call(void)
+{
+    if (in_hook || ++calls != act_at)
+        return;
+    in_hook = true;
+    acted = acting->act();
+    in_hook = false;
+}
+
+#define WATCHED(type, name, parameters, arguments) \
+    static type watched_##name parameters \
+    { \
+        count_call(); \
+        return kernel.name arguments; \
+    }
+AW_SYS_CALLS(WATCHED)
+
+static void watch_calls(void)
+{
+    kernel = aw_sys;
+#define WATCH(type, name, parameters, arguments) aw_sys.name = watched_##name;
+    AW_SYS_CALLS(WATCH)
+    aw_sys.thread_start = run_at_once;
+    aw_sys.thread_join = join_nothing;
+    calls = 0;
+}
+
+/* The change to THIRD with D done before call AT. Returns the number of calls. */
+static unsigned find_within(const drift *d, int kind, unsigned at, unsigned *missed)
+{
+    const aw_options options = options_of_kind(kind);
+    aw_writer *writer;
+    const char *odd;
+    aw_error err;
+    unsigned made;
+    int rc;
+
+    begin_anew();
+    writer = prepared_writer(&options);
+    acting = d;
+    act_at = at;
+    acted = false;
+    watch_calls();
+    (void)try_write(writer, third, NULL, &err);
+    made = calls;
+    act_at = 0;
+    aw_writer_settle(writer);
+    aw_sys = kernel;
+    if (acted) {
+        rc = try_write(writer, third, NULL, &err);
+        aw_writer_settle(writer);
+        odd = rc < 0 && d->refused ? NULL : rc < 0 ? err.detail
+                                                 : wrong(&options, third, d->others);
+        if (odd) {
+            ++*missed;
+            test_note("%s before call %u of %u, kind %d: %s", d->what, at, made, kind, odd);
+        }
+    }
+    aw_writer_close(writer);
+    return made;
+}
+
+TEST(finds_drift_within, "G5, G7, G8: the write after finds what others do in the middle of one")
+{
+    unsigned missed = 0;
+
+    need_lines();
+    for (size_t i = 0; i < DRIFTS; i++) {
+        if (drifts[i].rests || drifts[i].act == target_replaced || drifts[i].act == another_same
+            || drifts[i].act == another_other || drifts[i].act == another_there_and_back)
+            continue;
+        for (int kind = 0; kind < KINDS; kind += KINDS - 1) {
+            unsigned made = 1;
+
+            for (unsigned at = 1; at <= made; at++)
+                made = find_within(&drifts[i], kind, at, &missed);
+        }
+    }
+    CHECK_THAT(missed == 0, "%u times it did not", missed);
+}
