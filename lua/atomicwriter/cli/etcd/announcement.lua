@@ -58,21 +58,28 @@ local function put(self, task)
     return true
 end
 
--- Keep what is wanted there for as long as the lease lives, or nothing answers.
+-- Keep what is wanted there for as long as the lease lives. What fails is tried again on the same
+-- lease: where etcd is slow, because all of a fleet want something of it, a new one for each
+-- attempt would make it slower.
 local function keep(self, task)
     local keeper = self._keeper
     self._put = nil
     while not keeper.status do
         keeper:take()
+        local done, err = true, nil
         if self._put ~= self._wanted then
-            local done, err = put(self, task)
+            done, err = put(self, task)
             told(self, err)
-            if not done then return end
-            self._delay = nil
         end
-        task:wait(function()
-            return keeper.status or #keeper.chunks > 0 or self._put ~= self._wanted
-        end)
+        if not done then
+            if err.kind == "no_lease" then return end
+            back_off(self, task)
+        else
+            self._delay = nil
+            task:wait(function()
+                return keeper.status or #keeper.chunks > 0 or self._put ~= self._wanted
+            end)
+        end
     end
 end
 

@@ -15,6 +15,10 @@ local PROGRAM = "etcdctl"
 local TIMEOUT = 120 -- seconds, should etcdctl not heed its own
 local DEFAULT_ENDPOINT = "127.0.0.1:2379" -- as etcdctl has it
 
+-- Nobody waits for an announcement. After a publication those of all machines come at once, and
+-- whoever gives up too soon only comes again.
+local PATIENT, PATIENCE = { put = true, lease = true }, "30s"
+
 -- A setting and the variable of etcdctl for it.
 local VARIABLES = {
     endpoints = "ETCDCTL_ENDPOINTS", cacert = "ETCDCTL_CACERT", cert = "ETCDCTL_CERT",
@@ -109,6 +113,7 @@ local function environment(self, words)
         ETCDCTL_WRITE_OUT = words[1] == "lease" and "simple" or "json",
         ETCDCTL_HEX = "false", ETCDCTL_DEBUG = "false",
     }
+    if PATIENT[words[1]] then env.ETCDCTL_COMMAND_TIMEOUT = PATIENCE end
     for name, value in pairs(self.env) do env[name] = value end
     return env
 end
