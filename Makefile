@@ -185,7 +185,11 @@ demo-nginx: deps-test ## run a gateway in nginx and change its routes under load
 bench-nginx: deps-test ## measure nginx under load while it is written to
 	@$(MAKE) run-bench-nginx
 
-.PHONY: run-demo run-bench run-demo-nginx run-bench-nginx
+.PHONY: bench-etcd
+bench-etcd: deps-test ## measure publish to live on 200 watchers of one etcd (ARGS=)
+	@$(MAKE) run-bench-etcd
+
+.PHONY: run-demo run-bench run-demo-nginx run-bench-nginx run-bench-etcd
 run-demo: $(firstword $(MODULES)) $(BUILD)/bin/atomicwriter
 	@$(call run_lua,$(firstword $(FLAVOURS))) examples/podinfo/podinfo.lua
 	@PATH="$(build_path)/bin:$$PATH" examples/tour/tour.sh $(BUILD)/demo/tour
@@ -261,7 +265,8 @@ $(POWER_MUTANTS): $(BUILD)/spec/c/power_test-%: spec/c/power_test.c spec/c/power
 	    $(filter %.c %.a,$^) $(AW_LDFLAGS)
 
 TEST_FLAVOURS := $(if $(LUA),$(FLAVOURS),lua$(LUA_VERSION) luajit)
-TESTS  = $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%) $(if $(SPEC)$(FILTER),,$(nginx_suite))
+TESTS  = $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%) \
+         $(if $(SPEC)$(FILTER),,$(nginx_suite) $(etcd_suite))
 
 .PHONY: test
 test: deps-test ## install what is needed, build, run all tests (SPEC=, FILTER=)
@@ -296,6 +301,20 @@ run-demo-nginx: luajit $(BUILD)/bin/atomicwriter
 	    lua$(LUA_VERSION) examples/nginx-gateway/demo.lua $(ARGS)
 run-bench-nginx: luajit $(BUILD)/lua$(LUA_VERSION)/atomicwriter/core.so
 	@$(call run_lua,lua$(LUA_VERSION)) spec/bench/nginx.lua $(ARGS)
+
+# ---- etcd --------------------------------------------------------------
+
+# Specs that start etcd, on loopback: once, on one Lua.
+etcd_suite = $(if $(shell command -v etcd && command -v etcdctl),test-etcd,\
+               $(info       skipped: specs with etcd \# etcd is not installed))
+.PHONY: test-etcd
+test-etcd: $(BUILD)/$(firstword $(FLAVOURS))/atomicwriter/core.so $(BUILD)/bin/atomicwriter ## run the specs with real etcd
+	@$(call tests,specs with etcd) $(call run_lua,$(firstword $(FLAVOURS))) \
+	    spec/support/busted.lua --output=plainTerminal $(if $(FILTER),--filter="$$FILTER") \
+	    $(or $(SPEC),$(sort $(wildcard spec/etcd/*_spec.lua)))
+
+run-bench-etcd: $(BUILD)/$(firstword $(FLAVOURS))/atomicwriter/core.so $(BUILD)/bin/atomicwriter
+	@$(call run_lua,$(firstword $(FLAVOURS))) spec/bench/etcd.lua $(ARGS)
 
 # ---- checks ------------------------------------------------------------
 

@@ -291,6 +291,68 @@ describe("process", function()
         end)
     end)
 
+    describe("start", function()
+        local function until_over(child)
+            assert.is_true(process.wait(function() return child.status end, 10))
+        end
+
+        it("talks with a child, a piece at a time", function()
+            local child = assert(process.start("while read x; do echo \"<$x>\"; done",
+                { talk = true, capture = true }))
+            for _, word in ipairs { "one", "two" } do
+                child:say(word .. "\n")
+                assert.is_true(process.wait(function() return child.size > 0 end, 10))
+                assert.equal("<" .. word .. ">\n", child:take())
+                assert.equal("", child:take())
+            end
+            child:destroy()
+            assert.equal("SIGKILL", child.status.signal)
+        end)
+
+        it("survives a child that has ended, and ends one by not talking any more", function()
+            local child = assert(process.start("exec true", { talk = true, capture = true }))
+            until_over(child)
+            child:say(("x"):rep(100000))
+            process.wait(function() end, 0.05)
+            child:close()
+            local reader = assert(process.start("cat; exit 3", { talk = true, capture = true }))
+            process.release { reader.to }
+            until_over(reader)
+            assert.equal(3, reader.status.code)
+            reader:close()
+        end)
+
+        it("keeps the last of what a child says on standard error", function()
+            local status = assert(process.run("yes 0123456789 | head -c 200000 >&2; echo end >&2",
+                { capture = true, capture_errors = true }))
+            assert.equal(65536, #status.errors)
+            assert.truthy(status.errors:find("end\n$"))
+            assert.equal("", status.output)
+        end)
+
+        it("leaves no zombie of a child that is destroyed", function()
+            local child = assert(process.start({ "sleep", "60" }, { capture = true }))
+            child:destroy()
+            assert.is_nil(sandbox.kind("/proc/" .. child.pid))
+        end)
+    end)
+
+    it("random numbers are from 0 to 1, and not the same in each process", function()
+        local sum = 0
+        for _ = 1, 1000 do
+            local number = process.random()
+            assert.is_true(number >= 0 and number < 1)
+            sum = sum + number
+        end
+        assert.is_true(sum > 400 and sum < 600)
+        local function one()
+            return in_child(function() print(require("atomicwriter.cli.process").random()) end)
+        end
+        local _, first = one():wait(10)
+        local _, second = one():wait(10)
+        assert.is_not.equal(first, second)
+    end)
+
     describe("signals", function()
         -- Runs COMMAND as the body says, reports how it ended, and which stop signals came.
         local function runner(command, on_stop, timeout)

@@ -34,6 +34,8 @@ local COMMANDS = {
     { "ls", "List the files of the live version." },
     { "cat", "Print files of the live version, consistently." },
     { "rollback", "Publish a retained version again." },
+    { "publish", "Put files into etcd, as one transaction." },
+    { "fleet", "Show which machines have what was published." },
     { "follow", "Restart, signal or reload a program at each new version." },
     { "completion", "Print the completion script for a shell." },
 }
@@ -101,6 +103,12 @@ function Services:catch_signals()
     return self.signals
 end
 
+-- What goes on with etcd; made when it is first asked for.
+function Services:etcd()
+    self.hub = self.hub or require("atomicwriter.cli.etcd.hub").new(self)
+    return self.hub
+end
+
 local function new_services(args, command, console)
     local stays = args.watch or command.stays
     local services = setmetatable({ console = console, stays = stays }, Services)
@@ -112,6 +120,7 @@ end
 local function run(args, command, console)
     local services = new_services(args, command, console)
     local code = command.run(args, services)
+    if services.hub then services.hub:close() end
     local signals = services.signals
     if signals and signals.stop and code == (command.FAILED or FAILED) then signals:die() end
     if signals then signals:close() end

@@ -16,7 +16,8 @@ local M = {}
 local observe_all
 
 --- Tell the observers that PATH is about to be read, or listed, by somebody else than `read`.
--- @tparam string path of a file or directory, which need not exist
+-- @param path a string, of a file or directory, which need not exist; or a table that stands for an
+--  input that is no file, and has a field `generation`, which grows when it changes
 function M.note(path)
     if observe_all then observe_all(path) end
 end

@@ -6,7 +6,7 @@
 -- served: the worker keeps the last good one and says so.
 --
 --    # nginx.conf
---    thread_pool default threads=4;
+--    thread_pool atomicwriter threads=4;
 --    http {
 --        lua_shared_dict atomicwriter 1m;
 --        init_worker_by_lua_block {
@@ -68,8 +68,8 @@ local ATTEMPTS = 3
 
 local function breather()
     local bytes, files = 0, 0
-    return function(size)
-        bytes, files = bytes + size, files + 1
+    return function(size, count)
+        bytes, files = bytes + size, files + count
         if bytes < BREATH_BYTES and files < BREATH_FILES then return end
         bytes, files = 0, 0
         ngx.sleep(BREATH)
@@ -77,6 +77,16 @@ local function breather()
 end
 
 local function hold_breath() end
+
+-- And a stream of versions is not read one after the other: a worker rests four times as long as it
+-- has read, though no longer than a second, and goes on with what is live then.
+local REST, LONGEST_REST = 4, 1
+
+local function rest(self)
+    ngx.update_time()
+    local left = self.rested - ngx.now()
+    if left >= 0.001 and not ngx.worker.exiting() then ngx.sleep(left) end
+end
 
 --- A directory that is followed. Made by @{new}.
 --
@@ -86,7 +96,8 @@ local Config = {}
 Config.__index = Config
 
 local function announce(self)
-    if not self.workers then return end
+    -- After HUP another worker has this one's number, and speaks for itself.
+    if not self.workers or ngx.worker.exiting() then return end
     self.workers:announce(self.newest and self.newest.version, self.refused,
         self.failure and self.failure.message)
 end
@@ -119,13 +130,22 @@ local function switch(self, view)
     tell(self, view, previous)
 end
 
--- Load what is live now, unless it is what this worker serves, or refused already.
-local function load(self, breathe)
+local function load_live(self, breathe)
     local view, err, refused
     for _ = 1, ATTEMPTS do
         view, err, refused = loader.load(self.target, self.options, breathe)
         if view or refused then break end
     end
+    return view, err, refused
+end
+
+-- Load what is live now, unless it is what this worker serves, or refused already.
+local function load(self, breathe)
+    if breathe ~= hold_breath then rest(self) end
+    local began = ngx.now()
+    local view, err, refused = load_live(self, breathe)
+    ngx.update_time()
+    self.rested = ngx.now() + math.min(LONGEST_REST, REST * (ngx.now() - began))
     if view then
         self.seen = view.version
         self.failure, self.refused = nil, nil
@@ -134,6 +154,7 @@ local function load(self, breathe)
     end
     self.seen = refused or nil -- what may have been bad luck is tried at the next look
     note_failure(self, err, refused or nil)
+    announce(self)
     return nil, err
 end
 
@@ -303,6 +324,9 @@ end
 -- @treturn[2] nil
 -- @treturn[2] Error `not_found`, `io`
 function Config:get(path)
+    if type(path) ~= "string" then
+        error("bad argument #1 to 'get' (path expected, got " .. type(path) .. ")", 2)
+    end
     local view, err = self:view()
     if not view then return nil, err end
     return view:get(path)
@@ -352,6 +376,9 @@ end
 function Config:wait_acknowledged(version, timeout)
     need_workers(self, "wait_acknowledged")
     version = check_version(self, version, "wait_acknowledged")
+    if timeout ~= nil and (type(timeout) ~= "number" or timeout < 0) then
+        error("bad argument #2 to 'wait_acknowledged' (seconds expected)", 2)
+    end
     ngx.update_time()
     local deadline, nap = ngx.now() + (timeout or 10), 0.002
     if not self.newest or registry.older(self.newest.version, version) then self:refresh() end
@@ -546,6 +573,7 @@ function _M.new(options)
         seen = nil,      -- what ..data read when the last version was loaded or refused
         refused = nil,   -- the version that is live but not served
         failure = nil,   -- what went wrong last, and still does
+        rested = 0,      -- when the next version may be read
         busy = false,    -- a look is under way
         wanted = false,  -- and another is to follow
         retired = setmetatable({}, { __mode = "k" }), -- earlier views with a lease, while in use
@@ -555,16 +583,20 @@ end
 --- Publish a payload, as `Writer:write` of the module `atomicwriter` does, in a worker thread.
 --
 -- The payload is copied to the thread, which takes this worker some time when there are
--- thousands of files or megabytes of data; entries with `source` cost nothing. Where nginx has no
--- such thread pool the write blocks this worker, and the log says so once.
+-- thousands of files or megabytes of data; entries with `source` cost nothing. The thread lets
+-- workers go first, best in a pool of its own, `thread_pool atomicwriter threads=4;`, where it
+-- also takes a lower priority (nice 10); else it is one of the pool `default`. Where nginx has
+-- neither the write blocks this worker, and the log says so once.
 -- @tparam string target a relative path is below nginx's prefix
 -- @tparam table payload path to data or entry
 -- @tparam[opt] table options those of `atomicwriter.new`, and
 -- @tparam[opt] string options.check `"MODULE"` or `"MODULE:FUNCTION"`: a function that gets the
 --  path of the staged tree and returns true, or nil and a reason. It runs in the thread, without
 --  `ngx`.
--- @tparam[opt="default"] string|boolean options.thread_pool name of a `thread_pool` of nginx;
+-- @tparam[opt] string|boolean options.thread_pool name of another `thread_pool` of nginx;
 --  `false` writes directly and blocks this worker
+-- @tparam[opt=true] boolean options.give_way `false`: do not touch how the thread is scheduled, for
+--  nginx may not call `sched_setattr` (a seccomp filter that kills)
 -- @treturn[1] table the result
 -- @treturn[2] nil
 -- @treturn[2] Error; look at `committed`

@@ -15,12 +15,15 @@ M.luv = M.need("luv", "lua-luv")
 --- Nanoseconds on a clock that never steps back.
 M.now = M.luv.hrtime
 
+--- The quantile Q of a list that is sorted.
 local function quantile(sorted, q)
     local at = 1 + (#sorted - 1) * q
     local low = math.floor(at)
     local high = math.min(low + 1, #sorted)
     return sorted[low] + (sorted[high] - sorted[low]) * (at - low)
 end
+
+M.quantile = quantile
 
 --- Median; half of the distance between the quartiles in percent of it; and the
 -- time that one in ten runs stays below, which other programs disturb least.

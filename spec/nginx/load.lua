@@ -58,11 +58,11 @@ local SERVER = [[
 -- @tparam boolean direct whether writes block the worker
 -- @tparam[opt] string follow more options for following
 function M.start(target, direct, follow)
-    local values = { POOL = direct and "false" or '"default"', FILES = tostring(M.FILES),
+    local values = { POOL = direct and "false" or '"atomicwriter"', FILES = tostring(M.FILES),
         FOLLOW = follow or "" }
     local function fill(text) return (text:gsub("%f[%u]%u+%f[%U]", values)) end
     return nginx.start {
-        target = target, workers = 2, main = "thread_pool default threads=4;",
+        target = target, workers = 2, main = "thread_pool atomicwriter threads=4;",
         http = fill(HTTP),
         server = (SERVER:gsub("FILES", values.FILES)),
     }
@@ -75,10 +75,15 @@ end
 
 --- Let clients ask for PATH over so many CONNECTIONS, as fast as they can, or with a pause of up to
 -- PAUSE milliseconds in between, so that they do not take what processors there are.
+-- FIRST words go before the command, such as those of chrt.
 -- @return a table: answers, failed, mixed, p50, p99, max, the last three in microseconds
-function M.ask(server, path, seconds, connections, pause)
-    local report = sandbox.must { "wrk", "-t1", "-c" .. connections, "-d" .. seconds .. "s", "-s",
-        "spec/nginx/clients.lua", "http://127.0.0.1:" .. server.port .. path, "--", pause }
+function M.ask(server, path, seconds, connections, pause, first)
+    local words = { sandbox.unpack(first or {}) }
+    for _, word in ipairs { "wrk", "-t1", "-c" .. connections, "-d" .. seconds .. "s", "-s",
+        "spec/nginx/clients.lua", "http://127.0.0.1:" .. server.port .. path, "--", pause } do
+        words[#words + 1] = word
+    end
+    local report = sandbox.must(words)
     local saw = {}
     for name, number in report:gmatch "(%w+)=(%d+)" do saw[name] = tonumber(number) end
     assert(saw.answers, report)

@@ -116,6 +116,35 @@ describe("resty.atomicwriter, reading,", function()
         assert.equal(0, server:logged "%[warn%]")
     end)
 
+    maybe("rests after it has read much, and reads few of a stream of versions", function()
+        local payload = {}
+        for i = 1, 300 do payload["file" .. i] = "0" end
+        write(payload)
+        local server = start {
+            config = [[interval = 0.01, notify = true, decode = { file1 = function(data)
+                began = ngx.now()
+                return data
+            end }]],
+            before = [[
+                rests, reading, ended = {}, 0, nil
+                config:on_change(function()
+                    ngx.update_time()
+                    if ended then rests[#rests + 1] = ("%d"):format(
+                        (began - ended >= 2 * reading) and 1 or 0) end
+                    reading, ended = ngx.now() - began, ngx.now()
+                end) ]],
+            server = [[location = /rests { content_by_lua_block {
+                ngx.print(table.concat(rests)) } }]],
+        }
+        local version
+        repeat
+            for i = 1, 300 do payload["file" .. i] = tostring(sandbox.now()) end
+            version = write(payload)
+        until #server:body "/rests" >= 4
+        assert.falsy(server:body "/rests":sub(2):find "0")
+        assert.truthy(serves(server, version))
+    end)
+
     maybe("decodes each version once for a worker", function()
         write { ["routes.json"] = '{"to":"a"}' }
         local server = start {
@@ -395,6 +424,7 @@ describe("resty.atomicwriter, reading,", function()
     maybe("raises misuse at the caller's line", function()
         write { f = "one" }
         local server = start {
+            before = 'lazy = resty_aw.new { target = config.target, preload = false } lazy:start()',
             server = [[
         location = /misuse {
             content_by_lua_block {
@@ -407,6 +437,9 @@ describe("resty.atomicwriter, reading,", function()
                 try(function() resty_aw.new { target = "x", decode = { f = "json" } } end)
                 try(function() config:on_change("f") end)
                 try(function() config:acknowledged() end)
+                try(function() config:get() end)
+                try(function() config:view():get(1) end)
+                try(function() lazy:get() end)
                 local none, err = resty_aw.new { target = "x", shared = "none" }
                 ngx.say(tostring(none), " ", err.code, " ", tostring(err))
                 ngx.print(resty_aw._VERSION)
@@ -422,12 +455,15 @@ describe("resty.atomicwriter, reading,", function()
             "option 'decode' must be a table of path to function$",
             "bad argument #1 to 'on_change' %(function expected%)$",
             "acknowledged needs the option 'shared' of resty.atomicwriter.new$",
+            "bad argument #1 to 'get' %(path expected, got nil%)$",
+            "bad argument #1 to 'get' %(path expected, got number%)$",
+            "bad argument #1 to 'get' %(path expected, got nil%)$",
         }
         for i, message in ipairs(expected) do
             assert.truthy(lines[i]:find("^content_by_lua%b():%d+: " .. message), lines[i])
         end
-        assert.truthy(lines[8]:find("^nil not_found .*/x: there is no shared dictionary 'none'"),
-            lines[8])
-        assert.equal(atomicwriter._VERSION, lines[9])
+        assert.truthy(lines[11]:find("^nil not_found .*/x: there is no shared dictionary 'none'"),
+            lines[11])
+        assert.equal(atomicwriter._VERSION, lines[12])
     end)
 end)

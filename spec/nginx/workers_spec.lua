@@ -137,6 +137,26 @@ describe("resty.atomicwriter, across workers,", function()
         assert.equal("2", server:body "/publish?f=good&timeout=30")
     end)
 
+    maybe("says so at once with inotify, too, however long the interval", function()
+        write "one"
+        local server = start([[interval = 3600, notify = true, check = function(view)
+            return view:get("f") ~= "bad", "bad"
+        end]], 2)
+        assert.truthy(all_here(server, 2))
+        assert.equal("nil refused", server:body "/publish?f=bad&timeout=20")
+    end)
+
+    maybe("says so too when a later version is refused, for then this one never comes", function()
+        write "one"
+        local server = start([[interval = 3600, check = function(view)
+            return view:get("f") ~= "bad", "bad"
+        end]], 1)
+        assert.truthy(all_here(server, 1))
+        local skipped = write "two"
+        write "bad"
+        assert.equal("nil refused", server:body("/wait?timeout=2&version=" .. skipped))
+    end)
+
     maybe("does not wait for a worker that was killed", function()
         write "one"
         local server = start("interval = 0.02", 3)
@@ -200,6 +220,46 @@ describe("resty.atomicwriter, across workers,", function()
         end
         assert.truthy(all_here(server, 2))
         assert.equal("2", server:body "/publish?f=two&timeout=20")
+    end)
+
+    maybe("does not let an old worker that ends a load after HUP speak for the new one", function()
+        write "one"
+        local server = start([[interval = 3600, notify = true, decode = { f = function(data)
+            if data == "slow" and ngx.get_phase() == "timer" then
+                slow = true
+                while not ngx.worker.exiting() do ngx.sleep(0.005) end
+                ngx.sleep(0.3)
+            end
+            return data
+        end }]], 1, "location = /slow { content_by_lua_block { ngx.print(tostring(slow)) } }")
+        assert.truthy(all_here(server, 1))
+        local old = server:workers()[1]
+        local version = write "slow"
+        assert.truthy(sandbox.eventually(function() return server:body "/slow" == "true" end))
+        server:signal "HUP"
+        assert.truthy(sandbox.eventually(function() return not sandbox.lives(old) end))
+        assert.equal("1 1 nil", server:body("/acknowledged?version=" .. version))
+    end)
+
+    maybe("raises misuse at the caller's line", function()
+        write "one"
+        local server = start("interval = 3600", 1, [[
+        location = /misuse { content_by_lua_block {
+            local function try(fn, ...) ngx.say(select(2, pcall(fn, ...))) end
+            try(function() config:acknowledged(1) end)
+            try(function() config:wait_acknowledged("..x", "soon") end)
+            try(function() config:wait_acknowledged("..x", -1) end) } }
+]])
+        local expected, i = {
+            "bad argument #1 to 'acknowledged' %(name of a version expected%)$",
+            "bad argument #2 to 'wait_acknowledged' %(seconds expected%)$",
+            "bad argument #2 to 'wait_acknowledged' %(seconds expected%)$",
+        }, 0
+        for line in server:body("/misuse"):gmatch "[^\n]+" do
+            i = i + 1
+            assert.truthy(line:find("^content_by_lua%b():%d+: " .. expected[i]), line)
+        end
+        assert.equal(#expected, i)
     end)
 
     maybe("knows which of two names is the older one", function()

@@ -150,6 +150,10 @@ describe("resty.atomicwriter, writing,", function()
             ngx.print(describe(resty_aw.write(TARGET, { ["../f"] = "x" }, { create = true }))) } }
         location = /function { content_by_lua_block {
             ngx.print(describe(resty_aw.write(TARGET, { f = print }, { create = true }))) } }
+        location = /circle { content_by_lua_block {
+            local payload = { f = {} }
+            payload.f.data = payload
+            ngx.print(describe(resty_aw.write(TARGET, payload, { create = true }))) } }
         location = /source { content_by_lua_block {
             ngx.print(describe(resty_aw.write(TARGET, { f = { source = "/nonexistent" } },
                 { create = true }))) } }
@@ -167,6 +171,8 @@ describe("resty.atomicwriter, writing,", function()
         local invalid = words(server:body "/invalid")
         assert.same({ "nil", "invalid_payload", "../f" }, { invalid[1], invalid[2], invalid[6] })
         assert.equal("invalid_payload", words(server:body "/function")[2])
+        local circle = words(server:body "/circle")
+        assert.same({ "nil", "invalid_payload" }, { circle[1], circle[2] })
         local source = words(server:body "/source")
         assert.same({ "io", "false", "2", "/nonexistent" },
             { source[2], source[3], source[5], source[6] })
@@ -226,6 +232,13 @@ describe("resty.atomicwriter, writing,", function()
             try(function() resty_aw.write(TARGET, "f") end)
             try(function() resty_aw.write(nil, {}) end)
             try(function() resty_aw.rollback(TARGET, 1) end)
+            try(function() resty_aw.plan(TARGET, {}, { thread_pool = 4 }) end)
+            try(function() resty_aw.plan(TARGET, {}, { give_way = "no" }) end)
+            try(function() resty_aw.write(TARGET, print) end)
+            try(function() resty_aw.plan(TARGET) end)
+            try(function() resty_aw.write(TARGET, {}, { create = print }) end)
+            try(function() resty_aw.write(TARGET, {}, { [{}] = true }) end)
+            try(function() resty_aw.versions(TARGET, { keeep = 2 }) end)
         } }
 ]],
             }
@@ -253,8 +266,16 @@ describe("resty.atomicwriter, writing,", function()
                     "module 'no.such.module' not found",
                     "option 'check' must be a string",
                     "unknown option 'expect'", "option 'durability' must be",
-                    "table expected", "bad argument #1 to 'write' %(path of a directory",
+                    "payload must be a table, not a string",
+                    "bad argument #1 to 'write' %(path of a directory",
                     "string expected",
+                    "option 'thread_pool' must be a name or false$",
+                    "option 'give_way' must be true or false$",
+                    "bad argument to 'write' %(payload must be a table, not a function%)$",
+                    "bad argument to 'plan' %(payload must be a table, not a nil%)$",
+                    "option 'create' must not be a function$",
+                    "option names must be strings$",
+                    "bad argument to 'versions' %(unknown option 'keeep'%)$",
                 }
                 local i = 0
                 for line in server:body("/misuse"):gmatch("[^\n]+") do
@@ -295,6 +316,53 @@ describe("resty.atomicwriter, writing,", function()
             server:body "/versions")
     end)
 
+    -- How the thread is scheduled, as a check in it sees that: nanoseconds of a slice, nice value.
+    local function scheduled(main)
+        local server = start {
+            main = main,
+            files = { ["sched.lua"] = [[
+                local turns = require "resty.atomicwriter.turns"
+                return function()
+                    local slice, nice = turns.now()
+                    return nil, ("slice=%.0f nice=%d."):format(slice, nice)
+                end ]] },
+            server = [[
+        location = /sched { content_by_lua_block {
+            local _, err = resty_aw.write(TARGET, { f = "x" },
+                { create = true, check = "sched", give_way = ngx.var.arg_give ~= "no" })
+            ngx.print(tostring(err)) } }
+        location = /here { content_by_lua_block {
+            local turns = require "resty.atomicwriter.turns"
+            ngx.print(("%.0f %d"):format(turns.now())) } }
+]],
+        }
+        local function ask(query)
+            local slice, nice = server:body("/sched" .. query):match "slice=(%d+) nice=(%d+)%."
+            return tonumber(slice), tonumber(nice)
+        end
+        local own, own_nice = server:body "/here":match "^(%d+) (%d+)$"
+        return ask, tonumber(own), tonumber(own_nice)
+    end
+
+    maybe("lets the worker go first, in a pool of its own with a lower priority too", function()
+        local ask, own, own_nice = scheduled "thread_pool atomicwriter threads=1;"
+        local lowered = math.max(own_nice, 10)
+        assert.same({ own > 0 and 100e6 or 0, lowered }, { ask "" }) -- 0: before Linux 6.12
+        assert.same({ own, lowered }, { ask "?give=no" })
+    end)
+
+    maybe("lets the worker go first in a pool that others use, and leaves no trace", function()
+        local ask, own, own_nice = scheduled "thread_pool default threads=1;"
+        assert.same({ own, own_nice }, { ask "?give=no" })
+        assert.same({ own > 0 and 100e6 or 0, own_nice }, { ask "" })
+        assert.same({ own, own_nice }, { ask "?give=no" })
+    end)
+
+    maybe("never changes how the worker itself is scheduled", function()
+        local ask, own, own_nice = scheduled ""
+        assert.same({ own, own_nice }, { ask "" })
+    end)
+
     maybe("writes directly where there is no thread pool, and says so once", function()
         local server = start { main = "" }
         for i = 1, 3 do
@@ -302,7 +370,7 @@ describe("resty.atomicwriter, writing,", function()
             assert.truthy(volume.shows(target, { f = tostring(i), ["d/g"] = "g" }))
         end
         assert.equal(1, server:logged "writes block this worker")
-        assert.equal(1, server:logged "put \"thread_pool default threads=4;\"")
+        assert.equal(1, server:logged "put \"thread_pool atomicwriter threads=4;\"")
     end)
 
     maybe("keeps other requests going while a write waits for the lock", function()

@@ -10,7 +10,7 @@ build='gcc make libc6-dev pkg-config|pkgconf lua5.4 liblua5.4-dev diffutils
        lua-argparse lua-luv lua-cjson lua-yaml'
 luajit='luajit2|luajit libluajit2-5.1-dev|libluajit-5.1-dev'
 test='lua-busted lua-filesystem lua-penlight nginx-light libnginx-mod-http-lua wrk openssl curl
-      strace util-linux procps unicode-data'
+      strace util-linux procps unicode-data etcd-server etcd-client'
 check='lua-check cppcheck clang valgrind libc6-dbg luarocks gcovr lua-ldoc git
        e2fsprogs libclang-rt-dev|libclang-rt-14-dev|libclang-common-14-dev'
 

@@ -51,6 +51,13 @@ local function encode(item)
     return require("atomicwriter.template.json").encode(all_valid(item))
 end
 
+--- ITEM as JSON on one line; what is not UTF-8 in it becomes U+FFFD.
+-- @param item
+-- @treturn string
+function M.encode(item)
+    return encode(item)
+end
+
 local function send(stream, text)
     local ok, why = stream:write(text)
     if ok then ok, why = stream:flush() end

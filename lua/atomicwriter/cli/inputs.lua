@@ -47,7 +47,7 @@ Set.__index = Set
 --- A set of inputs, empty.
 -- @treturn Set
 function M.new()
-    local self = setmetatable({ paths = {}, prints = {}, fresh = false }, Set)
+    local self = setmetatable({ paths = {}, prints = {}, feeds = {}, fresh = false }, Set)
     self.sets = { self }
     return self
 end
@@ -56,8 +56,9 @@ end
 -- @tparam {Set,...} sets which may be added to, but then have to be united again
 -- @treturn Set
 function M.union(sets)
-    local self = setmetatable({ paths = {}, sets = sets, fresh = false }, Set)
+    local self = setmetatable({ paths = {}, feeds = {}, sets = sets, fresh = false }, Set)
     for _, set in ipairs(sets) do
+        for feed in pairs(set.feeds) do self.feeds[feed] = true end
         for _, path in ipairs(set.paths) do self.paths[#self.paths + 1] = path end
         self.fresh = self.fresh or set.fresh
     end
@@ -68,9 +69,13 @@ end
 --
 -- A file, a directory (the names in it), and nothing at all are remembered alike. What was added
 -- before stays as it was then.
--- @tparam string path
+-- @param path a string; or a feed of `atomicwriter.cli.etcd.feed`, whose field `generation` tells
 function Set:add(path)
     if self.prints[path] then return end
+    if type(path) == "table" then
+        self.prints[path], self.feeds[path] = path.generation, true
+        return
+    end
     local uv = process.uv()
     local print, stat = fingerprint(uv, path)
     self.prints[path] = print
@@ -83,11 +88,15 @@ local function find_changed(self, uv)
         for _, path in ipairs(set.paths) do
             if fingerprint(uv, path) ~= set.prints[path] then return path end
         end
+        for feed in pairs(set.feeds) do
+            if feed.generation ~= set.prints[feed] then return feed.prefix end
+        end
     end
 end
 
 --- Look at all paths again. A watcher that follows the set first turns to where they lead now.
--- @treturn ?string one that is different from when it was added; nil when none is
+-- @treturn ?string one that is different from when it was added, of a feed its prefix; nil when
+-- none is
 function Set:changed()
     if self.watcher then self.watcher:turn() end
     return find_changed(self, process.uv())

@@ -75,7 +75,20 @@ and, as far as it applies,
 .B ATOMICWRITER_VERSION
 and
 .BR ATOMICWRITER_PREVIOUS .
+.PP
+etcd is reached through
+.BR etcdctl (1),
+whose variables
+.BR ETCDCTL_ENDPOINTS ,
+.BR ETCDCTL_CACERT ,
+.BR ETCDCTL_CERT ,
+.BR ETCDCTL_KEY ,
+.B ETCDCTL_USER
+and
+.B ETCDCTL_PASSWORD
+count where no option is given.
 .SH SEE ALSO
+.BR etcdctl (1),
 .BR kubectl (1),
 .BR rename (2),
 .BR inotify (7)]]

@@ -17,6 +17,8 @@ local CONTEXT = {
         .. ".json, .yaml, .env or .lua.", convert = values.pair("NAME=FILE"), many = true },
     { "--set", "NAME=VALUE", "Set data.NAME to a string; NAME may have dots, and then reaches into "
         .. "what --data has loaded.", convert = values.pair("NAME=VALUE"), many = true },
+    { "--data-from-etcd", "NAME=PREFIX", "Set data.NAME to the keys below a prefix of etcd: "
+        .. "PREFIX/db/host is data.NAME.db.host.", convert = values.etcd_pair, many = true },
     { "--label", "KEY=VALUE", "Add a label.", convert = values.pair("KEY=VALUE"),
         many = true },
     { "--annotation", "KEY=VALUE", "Add an annotation.",
@@ -41,9 +43,25 @@ local SOURCES = {
     { "--template", "[KEY=]PATH", "Render a file; .tmpl is dropped from its name. Of a directory: "
         .. "all files below, except those that begin with _ or . or end with ~. As KEY=DIR: below "
         .. "KEY.", many = true },
+    { "--from-etcd", "PREFIX", "Add each key below a prefix of etcd as a file: all as of one "
+        .. "revision. With --watch, each new revision becomes a version.",
+        convert = values.etcd_prefix, many = true },
     { "--labels-key", "KEY", "The file that labels are written into, if there are any (labels); "
         .. "empty: for templates only." },
     { "--annotations-key", "KEY", "The file for annotations (annotations), likewise." },
+}
+
+local ETCD = {
+    { "--etcd-endpoints", "LIST", "Where etcd listens: host:port, or URLs, with commas between "
+        .. "(ETCDCTL_ENDPOINTS, 127.0.0.1:2379).", convert = values.text },
+    { "--etcd-cacert", "FILE", "Certificates that etcd's own must be signed by (ETCDCTL_CACERT).",
+        convert = values.text },
+    { "--etcd-cert", "FILE", "Our certificate (ETCDCTL_CERT).", convert = values.text },
+    { "--etcd-key", "FILE", "Its key (ETCDCTL_KEY).", convert = values.text },
+    { "--etcd-user", "NAME", "Who we are (ETCDCTL_USER). The password is in ETCDCTL_PASSWORD.",
+        convert = values.etcd_user },
+    { "--etcd-password-file", "FILE", "Or the password is the first line of this file.",
+        convert = values.text },
 }
 
 local OWNERSHIP = {
@@ -86,12 +104,16 @@ local RELOAD = {
 }
 
 local WATCHING = {
-    { "--watch", nil, "Stay, and write again whenever a template, an include or a data file "
-        .. "changes. HUP reads everything anew, TERM and INT end it." },
+    { "--watch", nil, "Stay, and write again whenever a template, an include, a data file or a key "
+        .. "in etcd changes. HUP reads everything anew, TERM and INT end it." },
     { "--debounce", "TIME", "Wait until changes have ceased for so long (100ms).",
         convert = values.duration },
     { "--splay", "TIME", "Wait a random time up to this before each write, so that a fleet does "
         .. "not reload at once (0).", convert = values.duration },
+    { "--announce", "PREFIX", "Keep a key below this prefix of etcd that says what this machine "
+        .. "has; see atomicwriter fleet.", convert = values.etcd_prefix },
+    { "--announce-ttl", "TIME", "After how long a machine that is gone is forgotten (30s).",
+        convert = values.duration },
     { "--interval", "TIME", "Render at least so often, for what cannot be watched, such as "
         .. "--from-exec (0: never).", convert = values.duration },
 }
@@ -110,15 +132,6 @@ local LOGGING = {
         .. "debug.", choices = { "error", "warn", "info", "debug" } },
 }
 
--- CONVERT with the option's name in front of its errors.
-local function named(name, convert)
-    return function(text)
-        local value, why = convert(text)
-        if value == nil then return nil, format("%s: %s", name, why) end
-        return value
-    end
-end
-
 -- "-n --dry-run" is `dry_run` among the arguments.
 local function target_of(names)
     return (gsub(gsub(names, "^.*%-%-", ""), "-", "_"))
@@ -128,7 +141,7 @@ local function add(command, option)
     local names, argname, help = option[1], option[2], option[3]
     if not argname then return command:flag(names, help):target(target_of(names)) end
     local made = command:option(names, help):argname(argname):target(target_of(names))
-    if option.convert then made:convert(named(names, option.convert)) end
+    if option.convert then made:convert(values.named(names, option.convert)) end
     if option.choices then made:choices(option.choices) end
     if option.many then made:count("*") else made:overwrite(false) end
     return made
@@ -148,8 +161,14 @@ function M.group(command, name, ...)
     command:group(name, (table.unpack or unpack)(made)) -- luacheck: ignore 113
 end
 
+--- How to reach etcd.
+function M.etcd(command) M.group(command, "Connection to etcd", ETCD) end
+
 --- What templates see: labels, annotations, data.
-function M.context(command) M.group(command, "Context of templates", CONTEXT) end
+function M.context(command)
+    M.group(command, "Context of templates", CONTEXT)
+    M.etcd(command)
+end
 
 --- Where files come from, and what templates see.
 function M.sources(command)
@@ -198,7 +217,8 @@ end
 -- Each: an option that makes no sense without another, and that one.
 local NEEDS = {
     { "signal", "pid_file" }, { "pid_file", "signal" }, { "debounce", "watch" },
-    { "splay", "watch" }, { "interval", "watch" },
+    { "splay", "watch" }, { "interval", "watch" }, { "announce", "watch" },
+    { "announce_ttl", "announce" },
 }
 -- Each: two options that exclude each other.
 local EXCLUDES = {
@@ -224,6 +244,8 @@ function M.fault(args)
             return format("%s and %s exclude each other", spelled(pair[1]), spelled(pair[2]))
         end
     end
+    local etcd_fault = require("atomicwriter.cli.etcd.requests").fault(args)
+    if etcd_fault then return etcd_fault end
     local reloads = args.reload or args.signal
     if args.keep == 0 and reloads and not args.no_rollback_on_reload_failure then
         return "--keep 0 leaves nothing to roll back to: add --no-rollback-on-reload-failure"

@@ -13,6 +13,7 @@ local failure = require "atomicwriter.failure"
 local M = {}
 
 local OUTPUT_LIMIT = 64 * 1024 * 1024
+local ERRORS_LIMIT = 64 * 1024
 local GRACE = 5 -- seconds between SIGTERM and SIGKILL
 local PID_MAX = 2 ^ 31 - 1 -- luv cuts off what a C int cannot hold, and -1 would be everybody
 local TICK = 0.02 -- seconds between two looks at a group of processes that nobody can wait for
@@ -38,6 +39,13 @@ end
 -- @treturn number
 function M.now()
     return M.uv().hrtime() / 1e9
+end
+
+--- A random number from 0 to 1, another one on each machine of a fleet.
+-- @treturn number
+function M.random()
+    local a, b, c = M.uv().random(3):byte(1, 3)
+    return (a * 65536 + b * 256 + c) / 16777216
 end
 
 --- PATH from the root.
@@ -297,11 +305,24 @@ local function collect(child, limit)
     end)
 end
 
+-- The last of what it says on standard error: reasons come at the end.
+local function collect_errors(child)
+    child.errors = ""
+    child.errors_from:read_start(function(_, data)
+        if data then child.errors = (child.errors .. data):sub(-ERRORS_LIMIT) end
+    end)
+end
+
+-- Writing to a child that has ended must not end us, for as long as its handles are there.
+local function survive_its_end(uv, child)
+    child.pipe_signal = uv.new_signal()
+    child.pipe_signal:start(M.signal_number("PIPE"), function() end)
+end
+
 -- A child need not read what it is given: SIGPIPE is caught until all is written.
 local function feed(uv, child, input)
-    local to, pipe_signal = child.to, uv.new_signal()
-    child.pipe_signal = pipe_signal
-    pipe_signal:start(M.signal_number("PIPE"), function() end)
+    survive_its_end(uv, child)
+    local to, pipe_signal = child.to, child.pipe_signal
     to:write(input, function() -- or when the child is closed, which then has no handles any more
         if not to:is_closing() then to:close() end
         if not pipe_signal:is_closing() then pipe_signal:close() end
@@ -320,15 +341,21 @@ local function streams(uv, child, opts)
         return pipe
     end
     local why
-    if opts.input and opts.input ~= "" then child.to, why = connect(1, "write", "read") end
+    if opts.talk or opts.input and opts.input ~= "" then
+        child.to, why = connect(1, "write", "read")
+    end
     if opts.capture and not why then child.from, why = connect(2, "read", "write") end
+    if opts.capture_errors and not why then
+        child.errors_from, why = connect(3, "read", "write")
+    end
     return stdio, theirs, why
 end
 
 --- Start a command and do not wait for it. Most want @{run}.
 -- @param command a string for `/bin/sh -c`, or a list: a program, found in PATH, and its arguments
--- @tparam[opt] table opts `cwd`, `env`, `input`, `capture`, `limit` as for @{run}; `stdio`:
---  `"inherit"` for our three standard streams
+-- @tparam[opt] table opts `cwd`, `env`, `input`, `capture`, `capture_errors`, `limit` as for
+--  @{run}; `talk`: its standard input stays open for @{Child:say}; `stdio`: `"inherit"` for our
+--  three standard streams
 -- @treturn[1] Child with the fields `pid`, which is its process group, too, and `status`: nil
 --  while it runs, changed while the loop runs
 -- @treturn[2] nil
@@ -363,9 +390,29 @@ function M.start(command, opts)
         child:close()
         return nil, cannot_start(uv, words[1], opts.cwd, pid)
     end
-    if child.to then feed(uv, child, opts.input) end
+    if opts.talk then
+        survive_its_end(uv, child)
+    elseif child.to then
+        feed(uv, child, opts.input)
+    end
     if child.from then collect(child, opts.limit or OUTPUT_LIMIT) end
+    if child.errors_from then collect_errors(child) end
     return child
+end
+
+--- Write to the standard input of a child that was started with `talk`. What it does not read is
+-- lost.
+-- @tparam string text
+function Child:say(text)
+    self.to:write(text)
+end
+
+--- What it has written since the last call, as far as that has come in.
+-- @treturn string
+function Child:take()
+    local text = table.concat(self.chunks)
+    self.chunks, self.size = {}, 0
+    return text
 end
 
 --- Send a signal to the child alone.
@@ -408,11 +455,20 @@ end
 --- Release what we hold of it. It goes on if it still runs.
 function Child:close()
     local handles = {}
-    for _, name in ipairs { "handle", "to", "pipe_signal", "from" } do
+    for _, name in ipairs { "handle", "to", "pipe_signal", "from", "errors_from" } do
         handles[#handles + 1] = self[name]
         self[name] = nil
     end
     M.release(handles)
+end
+
+--- Kill it, wait until it is gone, so that no zombie stays, and release what we hold of it.
+function Child:destroy()
+    if not self.status then
+        self:signal_group("SIGKILL")
+        M.wait(function() return self.status end, GRACE)
+    end
+    self:close()
 end
 
 ---- waiting for a child ------------------------------------------------------------
@@ -461,12 +517,13 @@ local function end_group(child, signals, deadline)
     end
 end
 
--- All that was in the pipe when the child ended: one turn of the loop reads more than a pipe can
--- hold. What it has left in the background may keep the pipe open for ever, or write for ever, so
--- its end is not waited for.
-local function take_output(child)
+--- All that was in its pipes when it ended: one turn of the loop reads more than a pipe can hold.
+-- What it has left in the background may keep a pipe open for ever, or write for ever, so its end
+-- is not waited for.
+-- @treturn string what it wrote since the last call of @{Child:take}
+function Child:drain()
     M.uv().run("nowait")
-    return table.concat(child.chunks)
+    return self:take()
 end
 
 --- Run a command and wait for it.
@@ -480,6 +537,8 @@ end
 -- @tparam[opt] string opts.input its standard input; else that is empty
 -- @tparam[opt] boolean opts.capture its standard output goes into `output` of the status; else to
 --  our standard error
+-- @tparam[opt] boolean opts.capture_errors the last 64 KiB of its standard error go into `errors`
+--  of the status; only together with `capture`
 -- @tparam[opt=67108864] number opts.limit bytes of output that are taken; more is an error
 -- @tparam[opt] number opts.timeout seconds after which its group gets SIGTERM
 -- @tparam[opt=5] number opts.grace seconds from then to SIGKILL
@@ -498,7 +557,7 @@ function M.run(command, opts)
     if not child then return nil, err end
     local deadline = attend(child, opts)
     if child.timed_out and deadline then end_group(child, opts.signals, deadline) end
-    local output = opts.capture and take_output(child)
+    local output = opts.capture and child:drain()
     child:close()
     if child.too_much then
         return nil, failure.new { code = "io", message = ("the command wrote more than %d bytes")
@@ -507,7 +566,7 @@ function M.run(command, opts)
     local status = child.status
     status.timed_out = child.timed_out or false
     status.timeout = opts.timeout
-    status.output = output or nil
+    status.output, status.errors = output or nil, child.errors
     if status.timed_out then status.ok = false end
     return status
 end

@@ -29,7 +29,7 @@ local FIELDS = {
     check = "string function", reload = "string function", signal = "string", pid_file = "string",
     rollback = "boolean", timeout = "number", mode = "string number", dir_mode = "string number",
     owner = "string number", group = "string number", keep = "number", durability = "string",
-    lock_timeout = "number", reuse = "boolean", create = "boolean",
+    lock_timeout = "number", reuse = "boolean", create = "boolean", etcd = "table",
 }
 
 local function is_own_source(source)
@@ -96,7 +96,7 @@ local function fault_of(projection)
         if fault then return fault end
     end
     if not projection.target then return "it has no target" end
-    if not projection.payload then return "it has no payload" end
+    if not projection.payload and not projection.etcd then return "it has no payload" end
     if (projection.signal == nil) ~= (projection.pid_file == nil) then
         return "signal and pid_file need each other"
     end
@@ -149,10 +149,25 @@ local function finish_entry(self, path, entry, context)
     return copy
 end
 
-local function gather(self)
-    local context, err = self.sources:context(self.fields.target)
+-- What the payload gives and what comes from etcd, together.
+local function add_etcd(self, finished)
+    local builder = require("atomicwriter.payload").new()
+    local added, err = self.sources:add_etcd(builder)
+    if not added then return nil, err end
+    for path, data in pairs(builder:build()) do
+        if finished[path] ~= nil then
+            return entry_failure(self, path, "it comes from etcd, too")
+        end
+        finished[path] = data
+    end
+    return finished
+end
+
+local function gather(self, projection)
+    local context, err = self.sources:context(self.fields.target, self.etcd)
+    projection.origin = self.sources.origin
     if not context then return nil, err end
-    local payload = self.fields.payload
+    local payload = self.fields.payload or {}
     if type(payload) == "function" then
         local why
         payload, why = call(payload, context)
@@ -179,7 +194,7 @@ local function gather(self)
             require("atomicwriter.input").note(done.source)
         end
     end
-    return finished
+    return add_etcd(self, finished)
 end
 
 -- The script ----------------------------------------------------------------------------------
@@ -244,9 +259,17 @@ end
 local function new_projection(self, fields, index)
     local options, signal = settle(fields)
     if not options then return fail(self, format("projection %d: %s", index, signal)) end
-    local maker = { name = self.name, fields = fields, sources = self._sources, cache = {} }
+    local etcd, etcd_fault = {}, nil
+    if fields.etcd then
+        etcd, etcd_fault = require("atomicwriter.cli.etcd.requests").of_field(fields.etcd)
+    end
+    if not etcd then return fail(self, format("projection %d: %s", index, etcd_fault)) end
+    local maker = {
+        name = self.name, fields = fields, sources = self._sources, cache = {}, etcd = etcd,
+    }
     return require("atomicwriter.cli.projection").new({
-        target = fields.target, gather = function() return gather(maker) end, options = options,
+        target = fields.target, options = options,
+        gather = function(made) return gather(maker, made) end,
         check = fields.check, reload = fields.reload, signal = signal,
         pid_file = fields.pid_file, rollback = fields.rollback, timeout = fields.timeout,
         watch = type(fields.watch) == "string" and { fields.watch } or fields.watch,

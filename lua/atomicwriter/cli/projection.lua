@@ -317,12 +317,16 @@ local function finish(self, result, err)
                 { traceback = self._raised })
         end
     end
-    return { code = print_result(self, result, more, lines, code), result = result }
+    return {
+        code = print_result(self, result, more, lines, code), result = result, live = more.live,
+        reload_error = more.reload_error, rolled_back = more.rolled_back,
+    }
 end
 
 --- Write PAYLOAD and reload; prints the result.
 -- @tparam table payload
--- @treturn table outcome: `code`; `result` of the write, or `error`, which the caller logs
+-- @treturn table outcome: `code`; `result` of the write, or `error`, which the caller logs; `live`,
+--  the version that is live now, `reload_error` and `rolled_back` where something was published
 function Projection:write(payload)
     if next(payload) == nil then
         self._services.console:warn(self.target .. ": the sources hold no file at all")
@@ -369,6 +373,7 @@ function M.new(fields, services)
         _reload = fields.reload, _signal = fields.signal, _pid_file = fields.pid_file,
         _rolls_back = fields.rollback ~= false,
         _timeout = require("atomicwriter.cli.values").command_timeout(fields.timeout),
+        has_check = fields.check ~= nil, has_reload = (fields.reload or fields.signal) ~= nil,
         _watch = fields.watch or {}, _on_raise = fields.on_raise,
         _services = services, _stays = services.stays,
     }, Projection)

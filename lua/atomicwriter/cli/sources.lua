@@ -103,7 +103,7 @@ local function merge_labels(files, pairs_given, option)
     return map
 end
 
-local function load_data(args)
+local function load_data(args, requests, results)
     local data = require "atomicwriter.data"
     local map, set = {}, {}
     for _, pair in ipairs(args.data or {}) do
@@ -113,6 +113,11 @@ local function load_data(args)
         local value, err = data.load(pair.value)
         if value == nil then return blame("--data", err) end
         map[pair.key] = value
+    end
+    if #requests > 0 then
+        local added, err =
+            require("atomicwriter.cli.etcd.requests").add_data(map, requests, results)
+        if not added then return nil, err end
     end
     for _, pair in ipairs(args.set or {}) do
         if set[pair.key] or map[pair.key] ~= nil then
@@ -276,6 +281,8 @@ local function gather(self, target)
     local context, err = self:context(target)
     if not context then return nil, err end
     local builder = require("atomicwriter.payload").new()
+    local etcd_added, etcd_err = self:add_etcd(builder)
+    if not etcd_added then return nil, etcd_err end
     for _, add in ipairs { add_files, add_output, add_templates, add_maps, set_attributes } do
         local added, add_err = add(self, builder, context)
         if not added then return nil, add_err end
@@ -283,13 +290,50 @@ local function gather(self, target)
     return builder:build()
 end
 
---- What templates see: `env`, `labels`, `annotations`, `data`, `target`, `hostname`.
+-- Read what is wanted of etcd, all at once, so that it is of one revision.
+local function read_etcd(self, more)
+    local requests, results = {}, {}
+    for _, list in ipairs { self._etcd, more or {} } do
+        for _, request in ipairs(list) do requests[#requests + 1] = request end
+    end
+    self.origin = nil
+    if #requests > 0 then
+        local err
+        results, err = self._services:etcd():read(requests)
+        if not results then return nil, err end
+        self.origin = { prefix = requests[1].prefix, revision = results[1].revision }
+    end
+    self._requests, self._results = requests, results
+    return true
+end
+
+--- Add the files that come from etcd, as the last call of `context` has read them.
+-- @tparam table builder of `atomicwriter.payload`
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] table error
+function Sources:add_etcd(builder)
+    for index, request in ipairs(self._requests) do
+        if not request.name then
+            local added, err = require("atomicwriter.cli.etcd.requests").add_files(builder, request,
+                self._results[index])
+            if not added then return nil, err end
+        end
+    end
+    return true
+end
+
+--- What templates see: `env`, `labels`, `annotations`, `data`, `target`, `hostname`. With it etcd
+-- is read; then the field `origin` has a `prefix` and the `revision`, or is nil where none is.
 -- @tparam string target
+-- @tparam[opt] table more requests of etcd, see `atomicwriter.cli.etcd.requests`
 -- @treturn[1] table
 -- @treturn[2] nil
 -- @treturn[2] table error
-function Sources:context(target)
+function Sources:context(target, more)
     local args = self._args
+    local was_read, etcd_err = read_etcd(self, more)
+    if not was_read then return nil, etcd_err end
     local labels, label_err = merge_labels(args.labels_from, args.label, "--label")
     if not labels then return nil, label_err end
     local annotations, annotation_err =
@@ -297,7 +341,7 @@ function Sources:context(target)
     if not annotations then return nil, annotation_err end
     local context = { labels = labels, annotations = annotations, target = target }
     if self._needs_context then
-        local data, data_err = load_data(args)
+        local data, data_err = load_data(args, self._requests, self._results)
         if not data then return nil, data_err end
         local environ, env_err = require("atomicwriter.env").environ()
         if not environ then return nil, env_err end
@@ -351,8 +395,8 @@ local M = {}
 
 --- Take the arguments of a command apart. Reads nothing yet.
 -- @tparam table args as `atomicwriter.cli.options` names them
--- @tparam[opt] table options `services`: to catch signals while commands run; `needs_context`:
---  somebody else renders, too; `again`: it will be gathered more than once
+-- @tparam[opt] table options `services`: to catch signals while commands run, and to read from
+--  etcd; `needs_context`: somebody else renders, too; `again`: it will be gathered more than once
 -- @treturn[1] table sources
 -- @treturn[2] nil
 -- @treturn[2] table error, code `usage`
@@ -368,11 +412,14 @@ function M.new(args, options)
     if not execs then return nil, exec_err end
     local templates, template_err = split_all("--template", args.template, split_template)
     if not templates then return nil, template_err end
+    local etcd, etcd_err = require("atomicwriter.cli.etcd.requests").of_args(args)
+    if not etcd then return nil, etcd_err end
     local self = setmetatable({
         _args = args, _files = files, _literals = literals, _execs = execs, _templates = templates,
+        _etcd = etcd,
         _services = options.services, _timeout = values.command_timeout(args.command_timeout),
         _needs_context = options.needs_context or #templates > 0
-            or #(args.data or {}) + #(args.set or {}) > 0,
+            or #(args.data or {}) + #(args.set or {}) + #(args.data_from_etcd or {}) > 0,
         _snapshots = {},
     }, Sources)
     if options.again then return refuse_pipes(self) end
@@ -380,7 +427,7 @@ function M.new(args, options)
 end
 
 local NAMES = {
-    "from_file", "from_literal", "from_env_file", "from_env", "from_exec", "template",
+    "from_file", "from_literal", "from_env_file", "from_env", "from_exec", "from_etcd", "template",
     "label", "annotation", "labels_from", "annotations_from",
 }
 

@@ -137,6 +137,65 @@ function M.pair(form)
     end
 end
 
+--- A prefix of etcd, which is a directory: it gets its slash at the end.
+-- @tparam string text
+-- @treturn string
+function M.etcd_prefix(text)
+    return require("atomicwriter.cli.etcd.requests").prefix(text)
+end
+
+--- `NAME=PREFIX`.
+-- @tparam string text
+-- @treturn table `{ key =, value = }`
+function M.etcd_pair(text)
+    local pair, why = M.pair("NAME=PREFIX")(text)
+    if not pair then return nil, why end
+    pair.value, why = M.etcd_prefix(pair.value)
+    if not pair.value then return nil, why end
+    return pair
+end
+
+--- A user of etcd, without the password, which everybody could see here.
+-- @tparam string text
+-- @treturn string
+function M.etcd_user(text)
+    if text == "" then return nil, "the user is empty" end
+    if find(text, ":", 1, true) then
+        return nil, "give the password in ETCDCTL_PASSWORD or by --etcd-password-file: arguments "
+            .. "can be seen by everybody"
+    end
+    return text
+end
+
+--- A revision of etcd.
+-- @tparam string text
+-- @treturn number
+function M.revision(text)
+    local number = find(text, "^%d+$") and #text <= 15 and tonumber(text)
+    if number then return number end
+    return nil, format("'%s' is no revision: give a number, as publish prints it", text)
+end
+
+--- CONVERT with NAME in front of its errors.
+-- @tparam string name
+-- @tparam function convert
+-- @treturn function
+function M.named(name, convert)
+    return function(text)
+        local value, why = convert(text)
+        if value == nil then return nil, format("%s: %s", name, why) end
+        return value
+    end
+end
+
+--- A text that is not empty.
+-- @tparam string text
+-- @treturn string
+function M.text(text)
+    if text == "" then return nil, "it is empty" end
+    return text
+end
+
 --- `KEY=MODE`, split at the last `=`.
 -- @tparam string text
 -- @treturn table `{ key =, value = }`

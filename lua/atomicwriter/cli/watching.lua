@@ -59,10 +59,14 @@ local function apply(self, item)
     local target = item.projection
     local payload, err = target:gather()
     -- What could not be reloaded is not tried again until an input changes, or SIGHUP asks for it.
+    local outcome
     if payload and (item.asked or not is_same(payload, item.refused)) then
-        local outcome = target:write(payload)
+        outcome = target:write(payload)
         err = outcome.error
         item.refused = outcome.code == projection.RELOAD_FAILED and payload or nil
+    end
+    if self._announcing and (outcome or err) then
+        self._announcing:tell(target, outcome, err)
     end
     report(self, item, err)
     item.due, item.delay = nil, err and min((item.delay or RETRY_MIN / 2) * 2, RETRY_MAX) or nil
@@ -98,7 +102,15 @@ end
 local function follow_inputs(self)
     local sets = { self._loader and self._loader.inputs }
     for _, item in ipairs(self._items) do sets[#sets + 1] = item.projection.inputs end
-    self._watcher:follow(require("atomicwriter.cli.inputs").union(sets))
+    local union = require("atomicwriter.cli.inputs").union(sets)
+    self._watcher:follow(union)
+    local hub = self._services.hub
+    if hub then hub:retain(union.feeds) end
+    if self._announcing then
+        local targets = {}
+        for _, item in ipairs(self._items) do targets[item.projection.target] = true end
+        self._announcing:retain(targets)
+    end
     if self._watcher.reason and not self._reason_told then
         self._reason_told = true
         self._console:warn(self._watcher.reason)
@@ -107,28 +119,41 @@ end
 
 -- Wait for an event, a signal, or the time at which something is due.
 local function wait_for_change(self)
-    local due = math.huge
+    local hub = self._services.hub
+    local due = hub and hub:due() or math.huge
     for _, item in ipairs(self._items) do due = min(due, item.due or due) end
     wait(function()
         return self._signals.stop or self._signals.hangups > 0 or self._watcher.dirty
+            or hub and hub:stirred()
     end, due < math.huge and max(due - now(), 0) or nil)
+end
+
+-- Let etcd's side go on. Whether anything has changed there.
+local function step_hub(self)
+    local hub = self._services.hub
+    if not hub then return false end
+    local before = hub:generation()
+    hub:step()
+    return hub:generation() ~= before
 end
 
 -- Wait until no more events come in.
 local function let_settle(self)
-    local signals, watcher = self._signals, self._watcher
+    local signals, watcher, hub = self._signals, self._watcher, self._services.hub
     local stop_at = now() + self._debounce * DEBOUNCE_MAX
     repeat
         watcher.dirty = false
         local more = wait(function()
-            return watcher.dirty or signals.stop
+            return watcher.dirty or signals.stop or hub and hub:stirred()
         end, self._debounce)
+        step_hub(self)
     until not more or signals.stop or now() >= stop_at
 end
 
 local function pause(self)
     if self._splay <= 0 then return end
-    wait(function() return self._signals.stop end, math.random() * self._splay)
+    wait(function() return self._signals.stop end,
+        require("atomicwriter.cli.process").random() * self._splay)
 end
 
 -- Read the script anew; what it said before stays when it cannot be read.
@@ -148,9 +173,11 @@ end
 
 local function look(self)
     local signals = self._signals
-    if self._watcher.dirty or signals.hangups > 0 then let_settle(self) end
+    local etcd_changed = step_hub(self)
+    if self._watcher.dirty or signals.hangups > 0 or etcd_changed then let_settle(self) end
     if signals.stop then return end
     local all = signals.hangups > 0
+    if all and self._services.hub then self._services.hub:refresh() end
     signals.hangups = 0
     if self._loader and (all or self._loader.inputs:changed()) and load_again(self) then
         all = true
@@ -162,6 +189,15 @@ local function look(self)
     end
 end
 
+-- What announces this machine, if that is asked for; or nil and an error.
+local function new_announcing(args, services)
+    if not args.announce then return false end
+    local client, err = require("atomicwriter.cli.etcd.requests").client(args)
+    if not client then return nil, err end
+    return require("atomicwriter.cli.etcd.announcing").new(client, args.announce,
+        args.announce_ttl, services)
+end
+
 local M = {}
 
 --- Project, then watch until SIGINT or SIGTERM ends it.
@@ -170,15 +206,17 @@ local M = {}
 -- @tparam table services `console`, `signals`
 -- @tparam[opt] table loader what PROJECTIONS come from, if that can change: `loader:load()` returns
 --  new ones, or nil and an error, and `loader.inputs` are the inputs that it read
--- @treturn number exit code: 0
+-- @treturn number exit code: 0, unless it cannot begin
 function M.run(projections, args, services, loader)
+    local announcing, err = new_announcing(args, services)
+    if announcing == nil then return services.console:fail(err) end
     local self = {
         _items = new_items(projections), _loader = loader,
         _script = { name = loader and loader.name },
         _debounce = args.debounce or DEBOUNCE, _splay = args.splay or 0,
         _interval = args.interval or 0,
-        _console = services.console, _signals = services.signals,
-        _watcher = require("atomicwriter.cli.inputs").watch(),
+        _console = services.console, _signals = services.signals, _services = services,
+        _watcher = require("atomicwriter.cli.inputs").watch(), _announcing = announcing,
     }
     for _, item in ipairs(self._items) do
         if not self._signals.stop then apply(self, item) end
@@ -190,6 +228,7 @@ function M.run(projections, args, services, loader)
         look(self)
     end
     self._watcher:close()
+    if self._announcing then self._announcing:close() end
     for _, item in ipairs(self._items) do item.projection:close() end
     self._console:info("ended by " .. self._signals.stop)
     return projection.DONE

@@ -6,6 +6,7 @@
 -- @module resty.atomicwriter.thread
 
 local atomicwriter = require "atomicwriter"
+local turns = require "resty.atomicwriter.turns"
 
 local M = {}
 
@@ -70,6 +71,15 @@ function M.run(target, options, action, call)
     if not ran then return "misuse", tostring(result) end
     if not result then return "failed", fields_of(why) end
     return "done", result
+end
+
+--- As `run`, in a thread beside a worker's, which goes first.
+-- @tparam ?boolean ours whether this is a thread of a pool for nothing but this; nil: nobody goes
+--  first
+-- @param ... as of `run`
+function M.run_beside(ours, ...)
+    if ours == nil then return M.run(...) end
+    return turns.last(ours, M.run, ...)
 end
 
 return M

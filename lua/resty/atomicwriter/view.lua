@@ -4,7 +4,7 @@
 local atomicwriter = require "atomicwriter"
 local failure = require "resty.atomicwriter.failure"
 
-local pcall, tostring = pcall, tostring
+local pcall, tostring, type = pcall, tostring, type
 
 --- @type View
 local View = {}
@@ -29,6 +29,9 @@ end
 function View:get(path)
     local value = self.values[path]
     if value ~= nil then return value end
+    if type(path) ~= "string" then
+        error("bad argument #1 to 'get' (path expected, got " .. type(path) .. ")", 2)
+    end
     if not self.snapshot then
         return nil, failure.new {
             code = "not_found", path = path,
@@ -55,6 +58,9 @@ end
 
 local M = {}
 
+-- To find so many names takes as long as to read one file.
+local LISTED_AS_ONE = 8
+
 -- What of PATH is wanted before the version is served, read and decoded. Returns true, or nil, an
 -- error and whether the version itself is to blame.
 local function take(view, path, decoder, breathe)
@@ -63,7 +69,7 @@ local function take(view, path, decoder, breathe)
         if err.code == "not_found" then return true end
         return nil, err
     end
-    breathe(#data)
+    breathe(#data, 1)
     if not decoder then
         view.values[path] = data
         return true
@@ -96,6 +102,7 @@ local function fill(view, decoders, preload, breathe)
     local paths
     paths, err = wanted(view, decoders, preload)
     if not paths then return nil, err end
+    breathe(0, #paths / LISTED_AS_ONE)
     for _, path in ipairs(paths) do
         local fine, why, refused = take(view, path, decoders[path], breathe)
         if not fine then return nil, why, refused end
@@ -116,7 +123,7 @@ end
 --- Load the live version of TARGET.
 -- @tparam string target
 -- @tparam table options `decode`, `preload`, `check` as of `resty.atomicwriter.new`
--- @tparam function breathe called with a number of bytes after each file
+-- @tparam function breathe called now and then with what has been read: bytes and files
 -- @treturn[1] View
 -- @treturn[2] nil
 -- @treturn[2] Error

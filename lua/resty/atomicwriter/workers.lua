@@ -84,7 +84,7 @@ function Workers:list()
 end
 
 --- How many workers serve VERSION or a later one, how many there are, and an error if one of
--- them has refused it.
+-- them has refused it, or a later one: what is live by now it will not serve, nor go back.
 -- @tparam string version
 -- @treturn number
 -- @treturn number
@@ -94,10 +94,10 @@ function Workers:count(version)
     for _, worker in ipairs(list) do
         if worker.version and not M.older(worker.version, version) then
             serving = serving + 1
-        elseif worker.refused == version then
+        elseif worker.refused and not M.older(worker.refused, version) then
             err = err or failure.new {
                 code = "refused", message = ("worker %d refused %s: %s"):format(
-                    worker.id, version, worker.error or "no reason given"),
+                    worker.id, worker.refused, worker.error or "no reason given"),
             }
         end
     end

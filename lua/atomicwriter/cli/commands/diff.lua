@@ -33,6 +33,7 @@ end
 --- What is wrong with the combination of ARGS, or nil.
 function M.fault(args)
     return require("atomicwriter.cli.sources").fault(args)
+        or require("atomicwriter.cli.etcd.requests").fault(args)
 end
 
 local function fail(console, err)

@@ -27,6 +27,11 @@ function M.define(command)
     options.logging(command)
 end
 
+--- What is wrong with the combination of ARGS, or nil.
+function M.fault(args)
+    return require("atomicwriter.cli.etcd.requests").fault(args)
+end
+
 local function render(path, context, delimiters)
     local template = require "atomicwriter.template"
     if path ~= "-" then return template.render_file(path, context, { delimiters = delimiters }) end
@@ -45,7 +50,8 @@ end
 -- @treturn number exit code
 function M.run(args, services)
     local console = services.console
-    local sources, err = require("atomicwriter.cli.sources").new(args, { needs_context = true })
+    local sources, err = require("atomicwriter.cli.sources").new(args,
+        { services = services, needs_context = true })
     if not sources then return console:fail(err) end
     local context, context_err = sources:context(args.target or "")
     if not context then return console:fail(context_err) end

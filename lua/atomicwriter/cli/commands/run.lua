@@ -31,8 +31,13 @@ Example of a project:
 Fields: target, payload (a table, or a function of the context), check and
 reload (shell commands, or functions), watch (more paths), filters, delimiters,
 mode, dir_mode, owner, group, keep, durability, lock_timeout, reuse, create,
-signal, pid_file, rollback, timeout. The entries of a payload may have template,
-owner and group besides data, source, mode, uid and gid.]],
+signal, pid_file, rollback, timeout, etcd. The entries of a payload may have template,
+owner and group besides data, source, mode, uid and gid.
+
+etcd = { prefix = "/app/" } makes files of the keys below a prefix, and payload
+may then be left out; with name = "site" they are data.site of the context. More
+fields: endpoints, cacert, cert, key, user, password. A list of such tables is
+read as of one revision.]],
 }
 
 --- Add the arguments and options to an argparse COMMAND.
@@ -74,7 +79,7 @@ function M.run(args, services)
         return services.console:fail(failure.new { code = "io", op = "getcwd", message = why })
     end
     local sources, err = require("atomicwriter.cli.sources").new(args,
-        { needs_context = true, again = args.watch })
+        { services = services, needs_context = true, again = args.watch })
     if not sources then return services.console:fail(err) end
     local project = require("atomicwriter.cli.project").new(name, args.project, sources, services)
     local projections, load_err = project:load()

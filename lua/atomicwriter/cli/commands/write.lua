@@ -48,7 +48,11 @@ function M.run(args, services)
     if not sources then return services.console:fail(err) end
     local projection = require("atomicwriter.cli.projection").new({
         target = args.target, options = options.writer_options(args),
-        gather = function() return sources:gather(args.target) end,
+        gather = function(projection)
+            local payload, gather_err = sources:gather(args.target)
+            projection.origin = sources.origin
+            return payload, gather_err
+        end,
         check = args.check, reload = args.reload, signal = args.signal, pid_file = args.pid_file,
         rollback = not args.no_rollback_on_reload_failure, timeout = args.command_timeout,
     }, services)

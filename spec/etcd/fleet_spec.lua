@@ -1,0 +1,267 @@
+-- `--announce` and `atomicwriter fleet`: who has a revision, and who has not, and why.
+
+local cjson = require "cjson"
+local etcd = require "spec.support.etcd"
+local fleet = require "atomicwriter.cli.etcd.fleet"
+local sandbox = require "spec.support.sandbox"
+
+local eventually = sandbox.eventually
+
+describe("a fleet:", function()
+    local store, dir
+
+    before_each(function()
+        store = etcd.start()
+        dir = sandbox.memdir()
+    end)
+    after_each(sandbox.cleanup)
+
+    local function says(child, text)
+        eventually(function()
+            return (sandbox.read_file(child.dir .. "/err") or ""):find(text, 1, true)
+        end)
+        assert.truthy((sandbox.read_file(child.dir .. "/err")):find(text, 1, true))
+    end
+
+    local function machine(name, ...)
+        local child = store:spawn("write", dir .. "/" .. name, "--create", "--durability", "none",
+            "--watch", "--debounce", "10ms", "--from-etcd", "/app", "--announce", "/fleet", ...)
+        says(child, "watching for changes")
+        return child
+    end
+
+    local function publish(...)
+        return cjson.decode(store:must("publish", "/app", "--output", "json", ...)).revision
+    end
+
+    -- What `fleet` says: its exit status, and the machines by the last component of their target.
+    local function ask(...)
+        local status, stdout, stderr = store:run("fleet", "/fleet", "--output", "json", ...)
+        assert.equal("", stderr)
+        local about, named = cjson.decode(stdout), {}
+        for _, item in ipairs(about.machines) do named[item.target:match("[^/]+$")] = item end
+        return status, named, about
+    end
+
+    local function number(revision) return ("%d"):format(revision) end
+
+    it("tells host, target, version, revision, check and reload of each machine", function()
+        local revision = publish("--from-literal", "a=1")
+        machine("one", "--check", "true", "--reload", "true")
+        machine("two")
+        local status, named, about = ask("--wait", number(revision), "--timeout", "20s",
+            "--machines", "2")
+        assert.equal(0, status)
+        assert.equal(2, about.have)
+        assert.is_true(about.all)
+        assert.same({
+            key = named.one.host .. dir .. "/one", target = dir .. "/one", prefix = "/app/",
+            host = (sandbox.must "uname -n":gsub("\n", "")), revision = revision, has = true,
+            version = sandbox.readlink(dir .. "/one/..data"), check = "passed", reload = "done",
+        }, named.one)
+        assert.is_nil(named.two.check)
+        assert.is_nil(named.two.reload)
+        assert.equal(0, (ask()))
+    end)
+
+    it("follows what is published, as text, too", function()
+        publish("--from-literal", "a=1")
+        machine("one")
+        for i = 2, 4 do
+            local revision = publish("--from-literal", "a=" .. i)
+            local text = store:must("fleet", "/fleet", "--wait", number(revision))
+            assert.truthy(text:find("^HOST +TARGET +REVISION +VERSION +STATE\n"), text)
+            assert.truthy(text:find((" %s/one  %d +%%S+  has it\n1 of 1 have revision %d\n")
+                :format(dir:gsub("%p", "%%%0"), revision, revision)), text)
+            assert.equal(tostring(i), sandbox.read_file(dir .. "/one/a"))
+        end
+    end)
+
+    it("names who does not have it, and why: the check, the reload, a bad key", function()
+        local good = publish("--from-literal", "a=1")
+        machine("fine")
+        machine("checked", "--check", "grep -q 1 {}/a")
+        machine("reloaded", "--reload", "grep -q 1 " .. dir .. "/reloaded/a")
+        machine("stuck", "--no-rollback-on-reload-failure", "--reload", "grep -q 1 " .. dir
+            .. "/stuck/a")
+        assert.equal(0, (ask("--wait", number(good), "--machines", "4")))
+        local bad = publish("--from-literal", "a=2")
+        local status, named, about
+        eventually(function()
+            status, named, about = ask()
+            return about.have == 1 and named.reloaded.error and named.checked.error
+                and named.stuck.error
+        end)
+        assert.equal(1, status)
+        assert.is_true(named.fine.has)
+        -- What they have is as of a revision between: announcements count as revisions, too.
+        local function has_old(item) return item.revision >= good and item.revision < bad end
+        assert.is_true(has_old(named.checked))
+        assert.same({ false, "failed" }, { named.checked.has, named.checked.check })
+        assert.equal(("revision %d: %s/checked: the check refused: the command exited with "
+            .. "status 1"):format(bad, dir), named.checked.why)
+        assert.is_true(has_old(named.reloaded))
+        assert.same({ false, "rolled back" }, { named.reloaded.has, named.reloaded.reload })
+        assert.truthy(named.reloaded.why:find("the reload failed", 1, true))
+        assert.equal(sandbox.readlink(dir .. "/reloaded/..data"), named.reloaded.version)
+        assert.same({ false, bad, "failed" },
+            { named.stuck.has, named.stuck.revision, named.stuck.reload })
+        store:put("/app/..bad", "x")
+        eventually(function()
+            status, named = ask()
+            return named.fine.error
+        end)
+        assert.equal(1, status)
+        assert.truthy(named.fine.why:find("is refused: etcd key \"/app/..bad\"", 1, true))
+        store:delete("/app/..bad")
+        local mended = publish("--from-literal", "a=1")
+        assert.equal(0, (ask("--wait", number(mended), "--timeout", "20s")))
+        status, named = ask()
+        assert.equal(0, status)
+        assert.is_nil(named.checked.error)
+    end)
+
+    it("waits as long as it is told, and exits with 1", function()
+        local revision = publish("--from-literal", "a=1")
+        machine "one"
+        local begun = sandbox.now()
+        local status, named = ask("--wait", number(revision + 1000), "--timeout", "1s")
+        assert.equal(1, status)
+        assert.is_true(sandbox.now() - begun > 0.9 and sandbox.now() - begun < 5)
+        assert.equal("it has revision " .. number(revision), named.one.why)
+        status = ask("--wait", number(revision), "--machines", "2", "--timeout", "1s")
+        assert.equal(1, status)
+    end)
+
+    it("nobody there is no success", function()
+        local status, out = store:run("fleet", "/fleet")
+        assert.equal(1, status)
+        assert.equal("no machine announces itself below /fleet/\n", out)
+        assert.equal(1, (store:run("fleet", "/fleet", "--wait", "1", "--timeout", "0.5s")))
+    end)
+
+    it("a machine that is killed disappears with its lease, and leaves no etcdctl", function()
+        publish("--from-literal", "a=1")
+        local one, two = machine("one", "--announce-ttl", "2s"), machine("two")
+        assert.equal(0, (ask("--wait", "1", "--machines", "2", "--timeout", "20s")))
+        local children = sandbox.must { "pgrep", "-P", tostring(one.pid) }
+        one:kill "KILL"
+        assert.truthy(eventually(function()
+            local _, named = ask()
+            return not named.one and named.two
+        end))
+        for pid in children:gmatch("%d+") do
+            assert.truthy(eventually(function() return not sandbox.lives(pid) end), pid)
+        end
+        two:kill "TERM"
+        assert.equal(0, (two:wait(30)))
+        assert.same({}, store:below("/fleet/")) -- at once
+    end)
+
+    it("is announced again after etcd was away for longer than the lease", function()
+        local revision = publish("--from-literal", "a=1")
+        local child = machine("one", "--announce-ttl", "1s")
+        assert.equal(0, (ask("--wait", number(revision), "--timeout", "20s")))
+        store.nodes[1]:kill()
+        sandbox.sleep(4)
+        store.nodes[1]:start()
+        store:wait()
+        revision = publish("--from-literal", "a=2")
+        assert.equal(0, (ask("--wait", number(revision), "--timeout", "30s")))
+        child:kill "TERM"
+        assert.equal(0, (child:wait(30)))
+    end)
+
+    it("everything goes through a gRPC proxy of etcd's, too", function()
+        local port = sandbox.free_ports(1)[1]
+        sandbox.spawn { "etcd", "grpc-proxy", "start", "--endpoints=" .. store.endpoints,
+            "--listen-addr=127.0.0.1:" .. port }
+        local near = { "--etcd-endpoints", "127.0.0.1:" .. port }
+        eventually(function() return store:run("fleet", "/fleet", near[1], near[2]) == 1 end)
+        local revision = cjson.decode(store:must("publish", "/app", "--output", "json",
+            "--from-literal", "a=1", near[1], near[2])).revision
+        for i = 1, 3 do machine("t" .. i, near[1], near[2]) end
+        assert.equal(0, (ask("--wait", number(revision), "--machines", "3", near[1], near[2])))
+        for i = 2, 4 do
+            revision = cjson.decode(store:must("publish", "/app", "--output", "json",
+                "--from-literal", "a=" .. i, near[1], near[2])).revision
+            assert.equal(0, (ask("--wait", number(revision), "--timeout", "20s")))
+        end
+    end)
+
+    it("a project announces each target, and takes back what is no longer one", function()
+        local revision = publish("--from-literal", "a=1")
+        local function project(...)
+            local list = {}
+            for _, name in ipairs { ... } do
+                list[#list + 1] = ("{ target = '%s', create = true, durability = 'none', "
+                    .. "etcd = { prefix = '/app' } }"):format(name)
+            end
+            sandbox.write_file(dir .. "/p.lua", "return { " .. table.concat(list, ", ") .. " }")
+        end
+        project("one", "two")
+        store:spawn("run", dir .. "/p.lua", "--watch", "--announce", "/fleet")
+        assert.equal(0, (ask("--wait", number(revision), "--machines", "2")))
+        project("two")
+        assert.truthy(eventually(function()
+            local _, named = ask()
+            return not named.one and named.two
+        end))
+    end)
+
+    it("wrong options are told", function()
+        for _, case in ipairs {
+            { { "fleet", "/fleet", "--timeout", "1s" }, "--timeout needs --wait" },
+            { { "fleet", "/fleet", "--wait", "x" }, "--wait: 'x' is no revision" },
+            { { "fleet", "" }, "PREFIX: the prefix is empty" },
+            { { "write", dir .. "/t", "--from-literal", "a=1", "--announce", "/f" },
+                "--announce needs --watch" },
+            { { "write", dir .. "/t", "--from-literal", "a=1", "--watch", "--announce-ttl", "1s" },
+                "--announce-ttl needs --announce" },
+        } do
+            local status, _, err = store:run(sandbox.unpack(case[1]))
+            assert.equal(2, status)
+            assert.truthy(err:find(case[2], 1, true), err)
+        end
+    end)
+end)
+
+describe("judging a fleet:", function()
+    local function why(machine, wanted)
+        local machines = { machine }
+        local count = fleet.judge(machines, function() return wanted end)
+        assert.equal(machine.has and 1 or 0, count)
+        return machine.why
+    end
+
+    it("a later revision will do", function()
+        assert.is_nil(why({ revision = 12 }, 12))
+        assert.is_nil(why({ revision = 13 }, 12))
+        assert.equal("it has revision 11", why({ revision = 11 }, 12))
+        assert.equal("it has none yet", why({}, 12))
+        assert.equal("it reads nothing from etcd", why({ revision = 1 }, nil))
+    end)
+
+    it("an error counts when it keeps the revision away, or out of use", function()
+        assert.equal("revision 12: no", why({ revision = 11, tried = 12, error = "no" }, 12))
+        assert.equal("no", why({ error = "no" }, 12))
+        assert.is_nil(why({ revision = 12, tried = 13, error = "no" }, 12))
+        assert.equal("revision 12: no",
+            why({ revision = 12, tried = 12, error = "no", reload = "failed" }, 12))
+    end)
+
+    it("what is no announcement is shown as what it is", function()
+        local machines = fleet.parse { x = "no json", y = '{"host":1,"revision":"2"}', z = "[]" }
+        assert.equal(3, #machines)
+        for _, machine in ipairs(machines) do
+            assert.equal("it has none yet", why(machine, 1))
+        end
+        assert.truthy(fleet.lines(machines)[2]:find("^x  "))
+    end)
+
+    it("the table cannot be forged by what machines say", function()
+        local machines = fleet.parse { x = '{"host":"a\\nb","target":"\\u001b[2J"}' }
+        fleet.judge(machines, function() return 1 end)
+        for _, line in ipairs(fleet.lines(machines)) do assert.falsy(line:find("%c")) end
+    end)
+end)

@@ -1,0 +1,320 @@
+-- `atomicwriter publish`: the sources of `write` into etcd, as one transaction.
+
+local cjson = require "cjson"
+local client = require "atomicwriter.cli.etcd.client"
+local etcd = require "spec.support.etcd"
+local publication = require "atomicwriter.cli.etcd.publication"
+local sandbox = require "spec.support.sandbox"
+local volume = require "spec.support.volume"
+
+local MARK = "..published"
+
+describe("publishing to etcd:", function()
+    local store, dir, prefix
+    local count = 0
+
+    setup(function() store = etcd.start() end)
+    teardown(sandbox.cleanup)
+    before_each(function()
+        count = count + 1
+        prefix = ("/publish%d/"):format(count)
+        dir = sandbox.memdir()
+    end)
+
+    local function publish(...)
+        return cjson.decode(store:must("publish", prefix, "--output", "json", ...))
+    end
+
+    -- What is below the prefix, without the mark.
+    local function files()
+        local found = {}
+        for key, value in pairs(store:below(prefix)) do
+            if key ~= prefix .. MARK then found[key:sub(#prefix + 1)] = value end
+        end
+        return found
+    end
+
+    local function refused(wanted, what, ...)
+        local before, revision = files(), store:revision()
+        local status, stdout, stderr = store:run("publish", prefix, ...)
+        assert.equal(wanted, status, stderr)
+        assert.equal("", stdout)
+        assert.truthy(stderr:find(what, 1, true), stderr)
+        assert.same(before, files())
+        assert.equal(revision, store:revision())
+        return stderr
+    end
+
+    it("puts what is new, updates what differs, deletes what is stale, at one revision", function()
+        assert.same({ "a", "b", "sub/c" }, publish("--from-literal", "a=1", "--from-literal", "b=1",
+            "--from-literal", "sub/c=1").added)
+        store:put(prefix .. "by-hand", "1")
+        local before = store:revision()
+        local result = publish("--from-literal", "a=1", "--from-literal", "b=2", "--from-literal",
+            "d=2")
+        assert.same({ { "d" }, { "b" }, { "by-hand", "sub/c" }, 1, true },
+            { result.added, result.updated, result.removed, result.unchanged, result.changed })
+        assert.equal(before + 1, result.revision)
+        assert.equal(before + 1, store:revision())
+        assert.same({ a = "1", b = "2", d = "2" }, files())
+    end)
+
+    it("says in text what it did, and at which revision", function()
+        local text = store:must("publish", prefix, "--from-literal", "a=1")
+        assert.equal(("+ a\n%s: published as revision %d (1 added, 0 updated, 0 removed, "
+            .. "0 unchanged)\n"):format(prefix, store:revision()), text)
+        assert.equal(("%s: unchanged, revision %d\n"):format(prefix, store:revision()),
+            store:must("publish", prefix, "--from-literal", "a=1"))
+    end)
+
+    it("touches nothing when nothing differs, or in a dry run", function()
+        publish("--from-literal", "a=1")
+        local revision = store:revision()
+        local result = publish("--from-literal", "a=1")
+        assert.is_false(result.changed)
+        assert.equal(revision, result.revision)
+        result = publish("--from-literal", "a=2", "--dry-run")
+        assert.same({ "a" }, result.updated)
+        assert.equal(revision, store:revision())
+        assert.same({ a = "1" }, files())
+    end)
+
+    it("takes the sources of write, and write makes the same of it", function()
+        sandbox.mkdir(dir .. "/t")
+        sandbox.write_file(dir .. "/t/x.tmpl", "port {{ data.port }}\n")
+        local all = {}
+        for code = 0, 255 do all[#all + 1] = string.char(code) end
+        local binary = table.concat(all)
+        sandbox.write_file(dir .. "/bin", binary)
+        local sources = { "--template", dir .. "/t", "--set", "port=80", "--label", "app=web",
+            "--from-file", dir .. "/bin", "--from-literal", "empty=" }
+        publish(sandbox.unpack(sources))
+        store:must("write", dir .. "/one", "--create", sandbox.unpack(sources))
+        store:must("write", dir .. "/two", "--create", "--from-etcd", prefix)
+        local expected = { x = "port 80\n", labels = 'app="web"', bin = binary, empty = "" }
+        assert(volume.shows(dir .. "/one", expected))
+        assert(volume.shows(dir .. "/two", expected))
+    end)
+
+    describe("takes any bytes in keys and values:", function()
+        local function round_trip(wanted)
+            local made = publication.new(assert(client.new { endpoints = store.endpoints }), prefix)
+            local result = assert(made:publish(wanted, { timeout = 5 }))
+            assert.is_true(result.changed)
+            assert.same(wanted, files())
+        end
+
+        it("each byte in a value and in a key", function()
+            for from = 0, 192, 64 do
+                local values, keys = {}, {}
+                for code = from, from + 63 do
+                    local byte = string.char(code)
+                    values["v" .. code] = "x" .. byte .. byte .. "y"
+                    values["w" .. code % 32] = byte
+                    if code ~= 0 then keys["k" .. byte .. "k"] = byte end -- no path has a NUL
+                end
+                for _, wanted in ipairs { values, keys } do
+                    store:ctl("del", "--prefix", prefix)
+                    round_trip(wanted)
+                end
+            end
+        end)
+
+        it("what etcdctl could take for its own", function()
+            round_trip {
+                ["-x"] = "-y", ["--prefix"] = "--lease=1", ["a b"] = " c d ", ["'"] = "'\"'",
+                ['"'] = '\\"', ["\\"] = "\\\\", ["\n\n"] = "\n\nput x y\n\n", ["`"] = "$(false)",
+                ["\\x41"] = "\\u0041", ["%s"] = "%d%n", ["empty"] = "", ["put a b"] = "del a",
+            }
+        end)
+
+        it("values as large as etcd takes", function()
+            local random = {}
+            for i = 1, 175000 do
+                random[i] = ("\0\"\\\255\n'%c%c"):format(i % 256, math.floor(i / 256) % 256)
+            end
+            round_trip { large = table.concat(random) }
+        end)
+    end)
+
+    describe("--expect", function()
+        it("publishes when nothing has changed since, also when other keys have", function()
+            local revision = publish("--from-literal", "a=1", "--expect", "0").revision
+            store:put("/other", "x")
+            local result = publish("--from-literal", "a=2", "--expect", ("%d"):format(revision))
+            assert.is_true(result.changed)
+            publish("--from-literal", "a=3", "--expect", ("%d"):format(store:revision()))
+        end)
+
+        it("refuses when a key was changed, added or deleted since", function()
+            local revision = ("%d"):format(publish("--from-literal", "a=1", "--from-literal",
+                "b=1").revision)
+            refused(1, "revision 0 is expected, but " .. prefix .. " was changed at " .. revision,
+                "--from-literal", "a=2", "--expect", "0")
+            store:delete(prefix .. "b")
+            refused(1, prefix .. "b was deleted since", "--from-literal", "a=2", "--expect",
+                revision)
+            local changed = ("%d"):format(store:put(prefix .. "a", "by hand"))
+            refused(1, ("revision %s is expected, but %s was changed at %s"):format(revision,
+                prefix, changed), "--from-literal", "a=2", "--expect", revision)
+            refused(1, "etcd has only come to", "--from-literal", "a=2", "--expect", "99999999")
+        end)
+
+        it("lets one of many publishers through", function()
+            publish("--from-literal", "a=0")
+            local revision, children = ("%d"):format(store:revision()), {}
+            for i = 1, 8 do
+                children[i] = store:spawn("publish", prefix, "--from-literal", "p" .. i .. "=1",
+                    "--expect", revision)
+            end
+            local won = 0
+            for _, child in ipairs(children) do
+                local status, _, err = child:wait()
+                won = won + (status == 0 and 1 or 0)
+                assert.truthy(status == 0 or err:find("is expected", 1, true), err)
+            end
+            assert.equal(1, won)
+            local names = {}
+            for name in pairs(files()) do names[#names + 1] = name end
+            assert.equal(1, #names)
+        end)
+    end)
+
+    it("publishers at the same time never leave, nor ever show, a mixture of their sets", function()
+        publish("--from-literal", "x=0")
+        local from = store:revision()
+        local children = {}
+        for i = 1, 6 do
+            children[i] = store:spawn("publish", prefix, "--from-literal", "a" .. i .. "=" .. i,
+                "--from-literal", "b" .. i .. "=" .. i)
+        end
+        for _, child in ipairs(children) do
+            local status, _, err = child:wait()
+            assert.equal(0, status, err)
+        end
+        for revision = from + 1, store:revision() do
+            local text = store:ctl("get", "--prefix", "--keys-only", "--rev",
+                ("%d"):format(revision), "--", prefix)
+            assert.truthy(text:match("a(%d)\n.*b%1\n"), text)
+            assert.equal(3, select(2, text:gsub(prefix, "")))
+        end
+    end)
+
+    it("undoes what somebody else has put at the same time", function()
+        local made = publication.new(assert(client.new { endpoints = store.endpoints }), prefix)
+        local run, stolen = made.client.run, false
+        function made.client.run(self, words, opts)
+            if words[1] == "txn" and not stolen then
+                stolen = true
+                store:put(prefix .. "stranger", "1")
+            end
+            return run(self, words, opts)
+        end
+        local result = assert(made:publish({ a = "1" }, { timeout = 5 }))
+        assert.is_true(stolen)
+        assert.same({ a = "1" }, files())
+        assert.equal(store:revision(), result.revision)
+    end)
+
+    it("finds out whether it was published when the answer was lost", function()
+        for _, is_made in ipairs { true, false } do
+            local made = publication.new(assert(client.new { endpoints = store.endpoints }), prefix)
+            local run, lost = made.client.run, false
+            function made.client.run(self, words, opts)
+                if words[1] ~= "txn" or lost then return run(self, words, opts) end
+                lost = true
+                if is_made then run(self, words, opts) end
+                return nil, self:failure("Error: context deadline exceeded\n")
+            end
+            local value = tostring(is_made)
+            local result = assert(made:publish({ a = value }, { timeout = 5 }))
+            assert.is_true(result.changed)
+            assert.equal(store:revision(), result.revision)
+            assert.same({ a = value }, files())
+        end
+    end)
+
+    describe("where etcd's limits are passed, says what to do and touches nothing:", function()
+        local function many(number)
+            local words = {}
+            for i = 1, number do
+                words[#words + 1] = "--from-literal"
+                words[#words + 1] = "k" .. i .. "=v"
+            end
+            return sandbox.unpack(words)
+        end
+
+        it("operations", function()
+            assert.equal(126, #publish(many(126)).added)
+            store:ctl("del", "--prefix", prefix)
+            local text = refused(1, "too many operations", many(127))
+            assert.truthy(text:find("it has 129", 1, true), text)
+            assert.truthy(text:find("--max-txn-ops 129", 1, true), text)
+            local status, out, err = store:run("publish", prefix, "--dry-run", many(127))
+            assert.equal(1, status)
+            assert.truthy(out:find("127 added", 1, true), out)
+            assert.truthy(err:find("--max-txn-ops 129", 1, true), err)
+        end)
+
+        it("but what is unchanged does not count", function()
+            publish(many(126))
+            local words = { many(126) }
+            words[#words + 1] = "--from-literal"
+            words[#words + 1] = "another=1"
+            for i = 1, 60 do
+                words[#words + 1] = "--from-literal"
+                words[#words + 1] = "more" .. i .. "=1"
+            end
+            assert.equal(61, #publish(sandbox.unpack(words)).added)
+        end)
+
+        it("bytes", function()
+            sandbox.write_file(dir .. "/large", ("x"):rep(1572864))
+            local text = refused(1, "request is too large", "--from-file", dir .. "/large")
+            assert.truthy(text:find("--max-request-bytes", 1, true), text)
+            sandbox.write_file(dir .. "/huge", ("x"):rep(3 * 2 ^ 20))
+            refused(1, "--max-request-bytes", "--from-file", dir .. "/huge")
+            local status, _, err =
+                store:run("publish", prefix, "--dry-run", "--from-file", dir .. "/large")
+            assert.equal(1, status)
+            assert.truthy(err:find("--max-request-bytes", 1, true), err)
+        end)
+    end)
+
+    it("tells of a bad source before etcd is asked", function()
+        refused(2, "no source given")
+        refused(1, "/nonexistent", "--from-file", "/nonexistent")
+        refused(2, "--expect: 'x' is no revision", "--from-literal", "a=1", "--expect", "x")
+        local text = store:must("publish", "--help")
+        assert.falsy(text:find("--mode", 1, true)) -- etcd has no modes
+        local status, _, err = store:run("publish", "", "--from-literal", "a=1")
+        assert.equal(2, status)
+        assert.truthy(err:find("PREFIX: the prefix is empty", 1, true), err)
+    end)
+
+    it("gives up when nothing answers in time, and says that nothing was published", function()
+        local port = sandbox.free_ports(1)[1]
+        local status, _, err = store:run("publish", prefix, "--from-literal", "a=1",
+            "--etcd-endpoints", "127.0.0.1:" .. port, "--timeout", "1s")
+        assert.equal(1, status)
+        assert.truthy(err:find("nothing answers; nothing was published", 1, true), err)
+    end)
+
+    it("shows no value in what it says, nor among the arguments of a process", function()
+        sandbox.write_file(dir .. "/secret", "geheimnis" .. ("x"):rep(1572864))
+        local text = refused(1, "too large", "--from-file", dir .. "/secret", "--log-level",
+            "debug")
+        assert.falsy(text:find("geheimnis", 1, true))
+        sandbox.mkdir(dir .. "/bin")
+        sandbox.write_file(dir .. "/bin/etcdctl", ("#!/bin/sh\nprintf '%%s\\n' \"$@\" >>%s/args\n"
+            .. "exec %s \"$@\"\n"):format(dir, sandbox.must "command -v etcdctl":gsub("\n", "")),
+            "0755")
+        sandbox.write_file(dir .. "/secret", "geheimnis")
+        local words = store:words("publish", prefix, "--from-file", dir .. "/secret")
+        sandbox.must { "env", "PATH=" .. dir .. "/bin:" .. os.getenv "PATH",
+            sandbox.unpack(words) }
+        local seen = sandbox.read_file(dir .. "/args")
+        assert.truthy(seen:find("txn", 1, true))
+        assert.falsy(seen:find("geheimnis", 1, true))
+    end)
+end)
