@@ -22,6 +22,7 @@ local draw_plots = require "spec.bench.speed.plots"
 local probes = require "spec.bench.speed.probes"
 local report = require "spec.bench.speed.report"
 local rows = require "spec.bench.speed.rows"
+local saved = require "spec.bench.speed.saved"
 
 local function each_combination(row, options, visit)
     for _, layout in ipairs(options.layouts(row.layouts)) do
@@ -112,50 +113,51 @@ local function print_growth(results)
 end
 
 -- Plots, for which the directory is there; none, with a word, where there is no gnuplot.
-local function draw(options, about, visited, results)
+local function draw(options, run)
     if not options.plots then return {} end
+    local about = run.machine
     local line = "Linux %s, %s, %s, %s; files of %d bytes; medians, and half of the distance"
         .. " between the quartiles"
-    local drawn, why = draw_plots(results, visited, line:format(about.kernel, about.cpu, about.lua,
-        about.date, about.size), options.plots)
+    local drawn, why = draw_plots(run.rows, run.places, line:format(about.kernel, about.cpu,
+        about.lua, about.date, about.size), options.plots)
     if not drawn then report.skipped("plots", why) end
     return drawn or {}
 end
 
-local function write_files(options, about, visited, results, figures)
-    local plots = draw(options, about, visited, results)
-    if options.json then
-        write_file(options.json, json.encode { machine = about, places = visited, rows = results,
-            figures = figures } .. "\n")
-    end
+local function write_files(options, run)
+    local plots = draw(options, run)
+    if options.json then write_file(options.json, json.encode(run) .. "\n") end
     if options.markdown then
-        write_file(options.markdown, markdown.text(about, visited, rows.all(), results, figures,
-            plots))
+        write_file(options.markdown, markdown.text(run, rows.all(), plots))
     end
 end
 
-local function main(arguments)
-    local options = options_from(arguments)
-    local about, results, figures, visited = machine(), {}, {}, {}
-    about.command = options.command
-    print(("atomicwriter %s from %s, files of %d bytes, keep 0; durability none, but in the durable"
-        .. " works"):format(about.version, about.lua, about.size))
-    print(("Linux %s, %s"):format(about.kernel, about.cpu))
-    print(report.LEGEND)
+-- ---- one run ---------------------------------------------------------------
+
+local function measure_all(options)
+    local run = { machine = machine(), places = {}, rows = {}, figures = {} }
+    report.head(run.machine)
     for _, name in ipairs(places.possible(options.places)) do
         local place, why = places.open(name)
         if place then
-            visited[#visited + 1] = { name = place.name, kind = place.kind }
-            measure_place(place, options, results)
-            probe_place(place, options, figures)
+            table.insert(run.places, { name = place.name, kind = place.kind })
+            measure_place(place, options, run.rows)
+            probe_place(place, options, run.figures)
             places.close(place)
         else
             print(("\n%s: skipped, %s"):format(name, why))
         end
     end
-    print_growth(results)
-    print_score(results, figures)
-    write_files(options, about, visited, results, figures)
+    return run
+end
+
+local function main(arguments)
+    local options = options_from(arguments)
+    local run = options.from and saved.read(options.from) or measure_all(options)
+    run.machine.command = options.command
+    print_growth(run.rows)
+    print_score(run.rows, run.figures)
+    write_files(options, run)
 end
 
 main(arg)

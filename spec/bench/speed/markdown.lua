@@ -156,7 +156,7 @@ local function others_of(results)
         local ours = found.sides[1]
         for i = 3, #found.sides do
             local other = found.sides[i]
-            lines[#lines + 1] = line { found.name, found.place, tostring(found.n), other.name,
+            lines[#lines + 1] = line { found.name, found.place, ("%d"):format(found.n), other.name,
                 ("%.2f"):format(other.median / 1000), ("%.2f"):format(ours.median / 1000),
                 ("%.3g"):format(other.median / ours.median) }
         end
@@ -183,11 +183,11 @@ local function all_of(results)
     local lines = {}
     for _, found in ipairs(results) do
         local ours, base = found.sides[1], found.sides[2]
-        lines[#lines + 1] = line { found.name, found.place, found.layout, tostring(found.n),
+        lines[#lines + 1] = line { found.name, found.place, found.layout, ("%d"):format(found.n),
             ("%.1f"):format(base.median), ("%.0f %%"):format(base.spread),
             ("%.1f"):format(ours.median), ("%.0f %%"):format(ours.spread),
             ("%.2f"):format(ours.median / found.n), ("%.2f"):format(found.ratio),
-            ("%.2f"):format(found.quiet_ratio), tostring(ours.runs),
+            ("%.2f"):format(found.quiet_ratio), ("%d"):format(ours.runs),
             found.wanted and ("%s %.2f: %s"):format(found.faster and "≥" or "≤", found.wanted,
                 found.met and "met" or "missed") or "" }
     end
@@ -203,8 +203,9 @@ local function what_of(rows, results)
     return table.concat(lines, "\n") .. "\n\n"
 end
 
---- All of it. ROWS are those of rows.lua, PLOTS what plots.lua has drawn.
-function M.text(about, places, rows, results, figures, plots)
+--- All of RUN. ROWS are those of rows.lua, PLOTS what plots.lua has drawn.
+function M.text(run, rows, plots)
+    local about, places, results, figures = run.machine, run.places, run.rows, run.figures
     local parts = { "# One run of the benchmark\n\n", ([[
 Made by `%s` on %s.
 Linux %s, %s; %s, atomicwriter %s.

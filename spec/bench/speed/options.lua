@@ -12,6 +12,7 @@ usage: bench.lua [OPTION…]
   --markdown FILE    and here as tables
   --plots DIR        draw them into this directory, as SVG
   --command TEXT     what the Markdown says it was made by
+  --from FILE,…      measure nothing, but take what --json has written, of one run or several
 ]]
 
 local function split(text)
@@ -54,11 +55,11 @@ local function chosen(given, usual, convert)
 end
 
 --- What the ARGUMENTS ask for: wants(name), places, n(list), layouts(list), seconds, quick, json,
--- markdown, plots, command.
+-- markdown, plots, command, from.
 return function(arguments)
     local given, quick = {}, false
     local known = set_of { "only", "place", "n", "layout", "seconds", "json", "markdown", "plots",
-        "command" }
+        "command", "from" }
     local i = 1
     while i <= #arguments do
         local name = arguments[i]:match("^%-%-(.+)$")
@@ -78,6 +79,7 @@ return function(arguments)
         json = given.json,
         markdown = given.markdown,
         plots = given.plots,
+        from = given.from and split(given.from),
         command = given.command or "make bench",
         wants = begins_with_one_of(split(given.only or "")),
         seconds = tonumber(given.seconds) or (quick and 0.2 or 1.5),

@@ -6,12 +6,19 @@ local HEAD = "  %-19s %-4s %6s %12s %4s %12s %4s %9s %7s %7s %6s  %s"
 local LINE = "  %-19s %-4s %6d %12.1f %3.0f%% %12.1f %3.0f%% %9.2f %7.2f %7.2f %6d  %s"
 local OTHER = "  %31s %12.1f %3.0f%% %44.3g %6d  %s"
 
---- What the columns are.
-M.LEGEND = [[
+local LEGEND = [[
 microseconds, medians; +-: half of the distance of the quartiles; ratio: atomicwriter's median to
-the base's (durable works: how many times faster); quiet: the same of what one in ten runs stays
-below, which others disturb least. Indented: others that did the same work in turns; their ratio
-is to atomicwriter.]]
+the base's (durable works, and those with a thread: how many times faster); quiet: the same of
+what one in ten runs stays below, which others disturb least. Indented: others that did the same
+work in turns; their ratio is to atomicwriter.]]
+
+--- What was measured on which machine.
+function M.head(about)
+    print(("atomicwriter %s from %s, files of %d bytes, keep 0; durability none, but in the durable"
+        .. " works"):format(about.version, about.lua, about.size))
+    print(("Linux %s, %s"):format(about.kernel, about.cpu))
+    print(LEGEND)
+end
 
 function M.place(place)
     print(("\n%s: %s"):format(place.name, place.kind))
