@@ -76,8 +76,9 @@ static int make(int target, const aw_lock *lock, const aw_payload *payload, cons
     if (stage.fd < 0)
         return aw_fail_io(err, "mkdirat", AW_NAME_NEXT);
     memcpy(stage.name, AW_NAME_NEXT, sizeof AW_NAME_NEXT);
-    (void)aw_sys_flock(stage.fd, LOCK_SH | LOCK_NB); /* else it looks like residue, no more */
-    if (fill(&stage, payload, rules, durable, err) == 0) {
+    if (aw_sys_flock(stage.fd, LOCK_SH | LOCK_NB) < 0) {
+        aw_fail_io(err, "flock", AW_NAME_NEXT); /* it would look like residue */
+    } else if (fill(&stage, payload, rules, durable, err) == 0) {
         if (aw_sys_fstat(stage.fd, &st) < 0 || !aw_lock_draw_line(lock, &line)
             || !aw_memo_sketch(stage.fd, payload, NULL, NULL, &ahead->folders))
             aw_fail(err, AW_E_IO, AW_NAME_NEXT, "it cannot be told from a changed one");

@@ -4,10 +4,9 @@
 local command = require "spec.support.command"
 local sandbox = require "spec.support.sandbox"
 
--- Slow down the write-back that is begun after each file, so that a write can be looked at. It is
--- so as long as there are fewer files than it takes for the core to sync them all at once.
-local SLOW = { "strace", "-f", "-qq", "-I4", "-o", "/dev/null", "-e", "trace=write,sync_file_range",
-    "-e", "inject=sync_file_range:delay_enter=50ms" }
+-- Slow down the setting of each file's mode, so that a write can be looked at.
+local SLOW = { "strace", "-f", "-qq", "-I4", "-o", "/dev/null", "-e", "trace=write,fchmod",
+    "-e", "inject=fchmod:delay_enter=50ms" }
 
 describe("atomicwriter on a terminal", function()
     local dir, target

@@ -633,3 +633,208 @@ TEST(finds_drift_within, "G5, G7, G8: the write after finds what others do in th
     }
     CHECK_THAT(missed == 0, "%u times it did not", missed);
 }
+
+/* ---- what stays, and who sweeps it ----------------------------------------- */
+
+static const file without_d[] = { F("app.conf", "listen = 2\n"), F("tls/key", "secret\n"),
+                                  FM("tls/cert", "CERTIFICATE\n", 0640),
+                                  { NULL, NULL, 0, NULL } };
+
+/* The next unlinkat of NAME fails with EIO. */
+static const char *stuck;
+static unsigned    failures;
+
+static int sticking_unlinkat(int dir, const char *name, int flags)
+{
+    if (stuck && strcmp(name, stuck) == 0) {
+        failures++;
+        stuck = NULL;
+        errno = EIO;
+        return -1;
+    }
+    return kernel.unlinkat(dir, name, flags);
+}
+
+static void let_stick(const char *name)
+{
+    kernel = aw_sys;
+    stuck = name;
+    failures = 0;
+    aw_sys.unlinkat = sticking_unlinkat;
+}
+
+TEST(stale_name, "G3, G5: a stale name that could not be dropped is told, and swept by the next write")
+{
+    for (int kind = 0; kind < KINDS; kind++) {
+        const aw_options options = options_of_kind(kind);
+        aw_result result = AW_RESULT_INIT;
+        aw_writer *writer;
+        const char *odd;
+        aw_error err;
+
+        begin_anew();
+        writer = prepared_writer(&options);
+        let_stick("d");
+        CHECK_OK(try_write(writer, without_d, &result, &err), &err);
+        aw_writer_settle(writer);
+        CHECK(failures == 1 && result.warnings.count == 1);
+        aw_result_clear(&result);
+        must(writer, without_d);
+        odd = wrong(&options, without_d, 0);
+        CHECK_THAT(!odd, "kind %d: %s", kind, odd);
+        aw_writer_close(writer);
+        aw_sys = kernel;
+    }
+}
+
+/* By a process that ends without a word. */
+static void in_a_child_that_dies(void (*act)(void))
+{
+    pid_t child = fork();
+    int status = -1;
+
+    if (child == 0) {
+        act();
+        _exit(0);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+}
+
+static aw_durability durability;
+
+static void prepare_and_do_nothing_twice(void)
+{
+    aw_options options = options_of_kind(3);
+    aw_writer *writer;
+
+    options.durability = durability;
+    writer = prepared_writer(&options);
+    must(writer, second);
+    must(writer, second);
+}
+
+TEST(no_note, "G5: ..next of a process that has ended is swept by a write that changes nothing")
+{
+    for (int i = 0; i < 2; i++) {
+        aw_options options = options_keeping(1);
+        aw_error err;
+
+        begin_anew();
+        durability = options.durability = i == 0 ? AW_DURABLE : AW_NOT_DURABLE;
+        in_a_child_that_dies(prepare_and_do_nothing_twice);
+        CHECK(!aw_sys_kernel_at_least(6, 13) || disk_exists("target/..next"));
+        CHECK_OK(write_with(&options, second, NULL, &err), &err);
+        CHECK_CLEAN("target", second, 1);
+    }
+}
+
+static unsigned synced;
+
+static int count_fsync(int fd)
+{
+    synced++;
+    return kernel.fsync(fd);
+}
+
+TEST(synced_once, "a durable writer that remembers the target's names syncs them once")
+{
+    for (int kind = 0; kind < KINDS; kind++) {
+        aw_options options = options_of_kind(kind);
+        aw_writer *writer;
+
+        need_lines();
+        begin_anew();
+        options.durability = AW_DURABLE;
+        writer = prepared_writer(&options);
+        kernel = aw_sys;
+        aw_sys.fsync = count_fsync;
+        for (int i = 0; i < 3; i++) {
+            synced = 0;
+            CHECK(!must(writer, second));
+            CHECK_THAT(synced == (i == 0), "kind %d, no-op %d: %u", kind, i, synced);
+        }
+        aw_sys = kernel;
+        aw_writer_close(writer);
+    }
+}
+
+TEST(half_swept, "G5: what a rollback could not remove of ..next is swept by the next write")
+{
+    const aw_options options = options_of_kind(3);
+    aw_writer *writer = prepared_writer(&options);
+    aw_result result = AW_RESULT_INIT;
+    char *live = live_name("target");
+    const char *odd;
+    aw_error err;
+
+    need_lines();
+    let_stick("..next");
+    CHECK_OK(aw_rollback(writer, live, NULL, NULL, &result, &err), &err);
+    CHECK(!result.changed && failures == 1 && result.warnings.count == 1);
+    aw_result_clear(&result);
+    must(writer, second);
+    CHECK(!disk_exists("target/..next"));
+    odd = wrong(&options, second, 0);
+    CHECK_THAT(!odd, "%s", odd);
+    aw_writer_close(writer);
+    free(live);
+}
+
+TEST(shared_lock, "a mode that the owner has given to ..lock stays")
+{
+    aw_writer *writer = writer_keeping(1);
+
+    must(writer, first);
+    CHECK(chmod("target/..lock", 0660) == 0);
+    must(writer, second);
+    must(writer, third);
+    CHECK(disk_mode("target/..lock") == 0660);
+    aw_writer_close(writer);
+}
+
+TEST(told_by_a_rollback, "G3: a thread's warning is one of the next result's, a rollback's too")
+{
+    const aw_options options = options_of_kind(1);
+    aw_writer *writer = prepared_writer(&options);
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+
+    let_stick("app.conf"); /* of the version that is dropped */
+    must(writer, third);
+    aw_writer_settle(writer);
+    CHECK(failures == 1);
+    CHECK_OK(aw_rollback(writer, NULL, NULL, NULL, &result, &err), &err);
+    CHECK(result.warnings.count == 1);
+    aw_result_clear(&result);
+    must(writer, third);
+    aw_writer_close(writer);
+    CHECK_CLEAN("target", third, 1);
+}
+
+static int no_mkdirat(int dir, const char *name, mode_t mode)
+{
+    (void)dir;
+    (void)name;
+    (void)mode;
+    errno = ENOSPC;
+    return -1;
+}
+
+TEST(failed, "G2: a write that fails leaves no ..next that will not be used")
+{
+    static const file others[] = { F("app.conf", "1\n"), F("d/e/f", "2\n"), F("tls/key", "3\n"),
+                                   { NULL, NULL, 0, NULL } };
+    const aw_options options = options_of_kind(3);
+    aw_writer *writer = prepared_writer(&options);
+    aw_error err;
+
+    kernel = aw_sys;
+    aw_sys.mkdirat = no_mkdirat;
+    CHECK(try_write(writer, others, NULL, &err) < 0 && err.sys_errno == ENOSPC);
+    aw_sys = kernel;
+    CHECK(!disk_exists("target/..next"));
+    must(writer, others);
+    aw_writer_settle(writer);
+    CHECK(!wrong(&options, others, 0));
+    aw_writer_close(writer);
+}

@@ -7,11 +7,13 @@
 #include "test.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -234,6 +236,17 @@ static bool newer(const char *a, const char *b)
                       : strtoull(a + stamp, NULL, 10) > strtoull(b + stamp, NULL, 10);
 }
 
+/* Who made the directory PATH ahead of time still wants it. */
+static bool is_held(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY);
+    bool held = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0;
+
+    if (fd >= 0)
+        close(fd);
+    return held;
+}
+
 static const char *odd_entry(const char *target, const char *name, const char *live,
                              size_t *retained)
 {
@@ -257,6 +270,8 @@ static const char *odd_entry(const char *target, const char *name, const char *l
         *retained += 1;
         return newer(name, live) ? complain("%s is newer than the live version", name) : NULL;
     }
+    if (strcmp(name, "..next") == 0 && S_ISDIR(st.st_mode) && is_held(path))
+        return NULL;
     if (strncmp(name, "..", 2) == 0)
         return complain("%s was left behind", name);
     length = readlink(path, link, sizeof link - 1);
