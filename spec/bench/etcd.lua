@@ -2,7 +2,7 @@
 --
 --    make bench-etcd
 --    make bench-etcd ARGS='--watchers 200 --publications 20 --files 10 --bytes 1000 --nodes 1
---        --announce 1 --splay 0s --debounce 100ms --idle 20'
+--        --proxies 0 --announce 1 --splay 0s --debounce 100ms --idle 20'
 --
 -- As many `atomicwriter write --watch --from-etcd` as are asked for run on this machine, each with
 -- a target of its own in memory, and with its etcdctl as on any other machine. What a machine of a
@@ -19,8 +19,8 @@ local sandbox = require "spec.support.sandbox"
 local uv = measure.luv
 
 local options = {
-    watchers = 200, publications = 20, files = 10, bytes = 1000, nodes = 1, announce = 1,
-    splay = "0s", debounce = "100ms", idle = 20,
+    watchers = 200, publications = 20, files = 10, bytes = 1000, nodes = 1, proxies = 0,
+    announce = 1, splay = "0s", debounce = "100ms", idle = 20,
 }
 
 local function read_options(args)
@@ -28,7 +28,7 @@ local function read_options(args)
         local name = args[i]:match "^%-%-(%w+)$"
         if not name or options[name] == nil or not args[i + 1] then
             error("usage: etcd.lua [--watchers N] [--publications N] [--files N] [--bytes N] "
-                .. "[--nodes N] [--announce 0|1] [--splay TIME] [--debounce TIME] "
+                .. "[--nodes N] [--proxies N] [--announce 0|1] [--splay TIME] [--debounce TIME] "
                 .. "[--idle SECONDS]", 0)
         end
         options[name] = tonumber(args[i + 1]) or args[i + 1]
@@ -54,8 +54,14 @@ local function start_fleet()
     end
     local place
     for index, word in ipairs(words) do place = word == "TARGET" and index or place end
+    local proxies = {}
+    for i = 1, options.proxies do proxies[i] = store:proxy() end
+    local near = #words + 2
     for i = 1, options.watchers do
         words[place] = dir .. "/t" .. i
+        if #proxies > 0 then
+            words[near - 1], words[near] = "--etcd-endpoints", proxies[i % #proxies + 1]
+        end
         watchers[i] = sandbox.spawn(words)
         if i % 10 == 0 then sandbox.sleep(0.3) end -- not all at once
     end
@@ -125,12 +131,13 @@ end
 
 -- MiB of PSS in the mean: ours, and that of the children of each.
 local function memory()
-    local own, children, count = 0, 0, 0
+    local own, children, count, is_watcher = 0, 0, 0, {}
     for _, watcher in ipairs(watchers) do
         own = own + pss(watcher.pid)
-        for pid in (select(2, sandbox.run { "pgrep", "-P", watcher.pid })):gmatch "%d+" do
-            children, count = children + pss(pid), count + 1
-        end
+        is_watcher[watcher.pid] = true
+    end
+    for pid, parent in sandbox.must "ps -eo pid=,ppid=":gmatch "(%d+) +(%d+)" do
+        if is_watcher[tonumber(parent)] then children, count = children + pss(pid), count + 1 end
     end
     local number = #watchers
     return own / number, children / number, count / number
@@ -183,9 +190,9 @@ local function main(args)
     say("%s, Linux %s, %s; %s; one machine for all", host.cpu(),
         host.first_line "/proc/sys/kernel/osrelease", host.file_system(dir),
         sandbox.must "etcd --version":match "[^\n]+")
-    say("%d watchers, %d nodes of etcd, %d files of %d bytes, announce %d, splay %s, debounce %s",
-        options.watchers, options.nodes, options.files, options.bytes, options.announce,
-        options.splay, options.debounce)
+    say("%d watchers, %d nodes of etcd, %d proxies, %d files of %d bytes, announce %d, splay %s, "
+        .. "debounce %s", options.watchers, options.nodes, options.proxies, options.files,
+        options.bytes, options.announce, options.splay, options.debounce)
     publish "1"
     local alone = rest()
     start_fleet()

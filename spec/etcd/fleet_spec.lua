@@ -173,11 +173,7 @@ describe("a fleet:", function()
     end)
 
     it("everything goes through a gRPC proxy of etcd's, too", function()
-        local port = sandbox.free_ports(1)[1]
-        sandbox.spawn { "etcd", "grpc-proxy", "start", "--endpoints=" .. store.endpoints,
-            "--listen-addr=127.0.0.1:" .. port }
-        local near = { "--etcd-endpoints", "127.0.0.1:" .. port }
-        eventually(function() return store:run("fleet", "/fleet", near[1], near[2]) == 1 end)
+        local near = { "--etcd-endpoints", store:proxy() }
         local revision = cjson.decode(store:must("publish", "/app", "--output", "json",
             "--from-literal", "a=1", near[1], near[2])).revision
         for i = 1, 3 do machine("t" .. i, near[1], near[2]) end

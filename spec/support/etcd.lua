@@ -228,6 +228,18 @@ function Etcd:wire(node)
     return wire
 end
 
+--- Start a gRPC proxy in front of all nodes; returns its endpoint.
+function Etcd:proxy()
+    local endpoint = "127.0.0.1:" .. sandbox.free_ports(1)[1]
+    sandbox.spawn { "etcd", "grpc-proxy", "start", "--endpoints=" .. self.endpoints,
+        "--listen-addr=" .. endpoint }
+    sandbox.eventually(function()
+        local words = settings(self, { "ETCDCTL_ENDPOINTS=" .. endpoint })
+        return sandbox.run(sandbox.sh(words) .. " etcdctl get nothing") == 0
+    end)
+    return endpoint
+end
+
 --- Start COUNT nodes (1) and wait until they answer.
 -- @tparam[opt] number count
 -- @tparam[opt] table options `words`: more words for each; `tls`: the files of a certificate,
