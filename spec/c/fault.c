@@ -346,6 +346,7 @@ const int *fault_codes(fault_call call)
     static const int path_codes[] = { ENOENT, EACCES, ENAMETOOLONG, ENOMEM, 0 };
     static const int release_codes[] = { EFAULT, 0 };
     static const int type_codes[] = { EIO, ENOSYS, ENOMEM, ESTALE, 0 };
+    static const int memory_codes[] = { ENOENT, EACCES, 0 };
     static const int start_codes[] = { EAGAIN, ENOMEM, 0 };
     static const int never_fails[] = { 0 };
 
@@ -373,6 +374,7 @@ const int *fault_codes(fault_call call)
     case CALL_fd_path: return path_codes;
     case CALL_kernel_release: return release_codes;
     case CALL_file_system_type: return type_codes;
+    case CALL_dirty_memory: return memory_codes;
     case CALL_thread_start: return start_codes;
     case CALL_clock_gettime: case CALL_sleep: case CALL_geteuid: case CALL_getegid:
     case CALL_getpid: case CALL_thread_join:
