@@ -838,3 +838,221 @@ TEST(failed, "G2: a write that fails leaves no ..next that will not be used")
     CHECK(!wrong(&options, others, 0));
     aw_writer_close(writer);
 }
+
+/* ---- anything, in any order ------------------------------------------------- */
+
+static unsigned long long dice;
+
+static unsigned roll(unsigned sides)
+{
+    dice = dice * 6364136223846793005ULL + 1442695040888963407ULL;
+    return (unsigned)(dice >> 33) % sides;
+}
+
+static const char *const paths[] = { "app.conf", "d/e/f", "tls/key", "tls/cert", "a", "a/b", "a/b/c",
+                                     "d/e/g/h", "d/x", "z" };
+enum { PATHS = sizeof paths / sizeof *paths, ALWAYS = 3 };
+
+static const char *random_text(void)
+{
+    static const char *const texts[] = { "one\n", "two\n", "six\n", "", "a longer one\n" };
+
+    return texts[roll(5)];
+}
+
+static int random_mode(void)
+{
+    static const int modes[] = { AW_UNSET, AW_UNSET, 0600, 0444, 0200 };
+
+    return modes[roll(5)];
+}
+
+/* A file is not also a directory. */
+static bool clashes(const file *files, size_t count, const char *path)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t length = strlen(files[i].path);
+
+        if (strncmp(files[i].path, path, length) == 0 && path[length] == '/')
+            return true;
+    }
+    return false;
+}
+
+static void choose_files(file *files)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < PATHS; i++) {
+        if ((i < ALWAYS || roll(3) > 0) && !clashes(files, count, paths[i]))
+            files[count++] = (file){ paths[i], random_text(), random_mode(), NULL };
+    }
+    files[count] = (file){ NULL, NULL, 0, NULL };
+}
+
+static size_t count_files(const file *files)
+{
+    size_t count = 0;
+
+    while (files[count].path)
+        count++;
+    return count;
+}
+
+/* One or two of FILES, and of DERIVED, if there is one. */
+static void change_some(file *files, aw_payload *derived)
+{
+    for (unsigned i = roll(2) + 1; i-- > 0;) {
+        unsigned index = roll((unsigned)count_files(files));
+        aw_entry entry = AW_ENTRY_INIT;
+        aw_error err;
+
+        files[index].data = random_text();
+        files[index].mode = random_mode();
+        entry.data = files[index].data;
+        entry.size = strlen(entry.data);
+        entry.mode = files[index].mode;
+        if (derived)
+            CHECK_OK(aw_payload_replace(derived, index, &entry, &err), &err);
+    }
+}
+
+/* What a payload for the next write is made from: the last one, where its paths stay. */
+static aw_payload *next_payload(file *files, aw_payload *last)
+{
+    aw_payload *made = NULL;
+    aw_error err;
+
+    switch (roll(5)) {
+    case 0:
+        choose_files(files);
+        break;
+    case 1:
+        break;
+    case 2:
+        change_some(files, NULL);
+        break;
+    default:
+        if (last)
+            CHECK_OK(aw_payload_derive(last, &made, &err), &err);
+        change_some(files, made);
+    }
+    return made ? made : payload_of(files);
+}
+
+/* What the writer may be asked in between. */
+static void ask(aw_writer *writer, const file *files)
+{
+    aw_result result = AW_RESULT_INIT;
+    aw_payload *payload;
+    aw_version *list = NULL;
+    size_t count;
+    aw_error err;
+
+    switch (roll(12)) {
+    case 0:
+        (void)aw_rollback(writer, NULL, NULL, NULL, &result, &err); /* there may be none */
+        break;
+    case 1:
+        CHECK_OK(aw_collect(writer, &count, &err), &err);
+        break;
+    case 2:
+        CHECK_OK(aw_versions(writer, &list, &count, &err), &err);
+        break;
+    case 3:
+        payload = payload_of(files);
+        CHECK_OK(aw_plan(writer, payload, &result, &err), &err);
+        aw_payload_free(payload);
+        break;
+    default:
+        break;
+    }
+    free(list);
+    aw_result_clear(&result);
+}
+
+static const drift *drift_at_random(bool settled)
+{
+    const drift *d = &drifts[roll(DRIFTS)];
+
+    disk_remove("old");
+    disk_remove("moved");
+    disk_remove("other");
+    disk_remove("elsewhere");
+    if (!settled && (d->rests || d->act == drop_data || d->act == next_gone
+                     || d->act == next_is_file || d->act == next_is_link))
+        return NULL;
+    return d->act() ? d : NULL;
+}
+
+/* What is in the way, or would be told of every time. */
+static void tidy_up(void)
+{
+    unlink("target/notes.txt");
+    unlink("target/..next"); /* not a directory */
+}
+
+static void go_at_random(unsigned long long seed, unsigned rounds)
+{
+    static const int dir_modes[] = { 0755, 0555, 0700 };
+    aw_options options = options_of_kind((int)(seed % KINDS));
+    file files[PATHS + 1];
+    aw_payload *last = NULL;
+    aw_writer *writer;
+
+    dice = seed;
+    options.keep = roll(3);
+    options.dir_mode = dir_modes[roll(3)];
+    if (geteuid() == 0 && roll(4) == 0)
+        options.uid = options.gid = 4321;
+    begin_anew();
+    choose_files(files);
+    writer = open_with(&options);
+    for (unsigned round = 0; round < rounds; round++) {
+        bool settled = roll(3) > 0;
+        const drift *d = NULL;
+        aw_payload *payload;
+        aw_result result = AW_RESULT_INIT;
+        const char *odd;
+        aw_error err;
+        int rc;
+
+        if (settled)
+            aw_writer_settle(writer);
+        if (round > 0 && roll(2) == 0)
+            age(files);
+        if (round > 0 && roll(3) == 0)
+            d = drift_at_random(settled);
+        else if (round > 0)
+            ask(writer, files);
+        payload = next_payload(files, last);
+        rc = aw_write(writer, payload, NULL, &result, &err);
+        if (rc < 0 && d && d->refused) {
+            unlink("target/app.conf");
+            unlink("target/tls");
+            rc = aw_write(writer, payload, NULL, &result, &err);
+        }
+        CHECK_THAT(rc == 0, "seed %llu, round %u, %s: %s: %s", seed, round, d ? d->what : "",
+                   err.path, err.detail);
+        aw_result_clear(&result);
+        aw_writer_remember(writer, payload);
+        last = payload;
+        if (roll(3) > 0)
+            aw_writer_settle(writer);
+        tidy_up();
+        odd = foretold(&options, files);
+        CHECK_THAT(!odd, "seed %llu, round %u, %s: %s", seed, round, d ? d->what : "", odd);
+        odd = inspected(0);
+        CHECK_THAT(!odd, "seed %llu, round %u, %s: %s", seed, round, d ? d->what : "", odd);
+    }
+    aw_writer_close(writer);
+}
+
+TEST(at_random, "G5, G8: whatever is done between its writes, a fresh writer finds nothing to do")
+{
+    const char *seed = getenv("SEED"), *runs = getenv("RUNS");
+    unsigned long long first_seed = seed ? strtoull(seed, NULL, 10) : 1;
+
+    for (int i = 0; i < (runs ? atoi(runs) : 40); i++)
+        go_at_random(first_seed + (unsigned)i, 40);
+}
