@@ -371,7 +371,7 @@ check-asan-luajit:
 
 # Those of the C tests that have threads. Where it is allowed, memory is not laid out at
 # random: some kernels do more of that than ThreadSanitizer can bear.
-TSAN_TESTS = $(patsubst spec/c/%.c,%,$(shell grep -l pthread_create spec/c/*_test.c))
+TSAN_TESTS = $(patsubst spec/c/%.c,%,$(shell grep -l 'pthread_create\|pthread_self' spec/c/*_test.c))
 TSAN_UNDER = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 .PHONY: check-tsan
 check-tsan: ## run the threaded C tests with ThreadSanitizer
