@@ -369,13 +369,15 @@ check-asan-lua:
 check-asan-luajit:
 	+@ASAN_OPTIONS=detect_leaks=0 $(ASAN) UNDER="$(PRELOAD)" SPEC='$(BINDING_SPECS)' test-luajit
 
-# Those of the C tests that have threads. Where it is allowed, memory is not laid out at
-# random: some kernels do more of that than ThreadSanitizer can bear.
-TSAN_TESTS = $(patsubst spec/c/%.c,%,$(shell grep -l pthread_create spec/c/*_test.c))
+# Those of the C tests that have threads, and fork while they run. Where it is allowed,
+# memory is not laid out at random: some kernels do more of that than ThreadSanitizer can
+# bear.
+TSAN_TESTS = $(patsubst spec/c/%.c,%,$(shell grep -l 'pthread_create\|pthread_self' spec/c/*_test.c))
 TSAN_UNDER = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 .PHONY: check-tsan
 check-tsan: ## run the threaded C tests with ThreadSanitizer
-	+@$(MAKE) CC=gcc BUILD=$(BUILD)/tsan VARIANT=tsan- LDFLAGS= \
+	+@TSAN_OPTIONS='report_thread_leaks=0' \
+	    $(MAKE) CC=gcc BUILD=$(BUILD)/tsan VARIANT=tsan- LDFLAGS= \
 	    CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=thread' UNDER='$(TSAN_UNDER)' \
 	    FUZZ_REPLAYS= C_TESTS='$(TSAN_TESTS:%=$(BUILD)/tsan/spec/c/%)' test-c
 

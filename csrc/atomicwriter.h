@@ -174,9 +174,9 @@ AW_API bool aw_payload_has(const aw_payload *payload, size_t index, const char *
                            size_t length, const aw_entry *entry);
 
 /* A payload that says what PAYLOAD says, which has been used; what it borrows is borrowed
- * once more. Its paths are shared, whichever of the two is freed first: so that who changes
- * few of many files need not build it anew, and a writer that has the other sees at once
- * which. */
+ * once more. Its paths are shared, whichever of the two is freed first, and while both are
+ * there PAYLOAD is given no more files: so that who changes few of many files need not build
+ * it anew, and a writer that has the other sees at once which. */
 AW_API int aw_payload_derive(const aw_payload *payload, aw_payload **derived, aw_error *err);
 
 /* Whether what was added after INDEX others is PATH (LENGTH bytes), clean as it stands. */
@@ -262,7 +262,9 @@ AW_API void aw_writer_set_lock_timeout(aw_writer *writer, int64_t timeout);
  *
  * The thread has all signals blocked, and a warning of its is one of the next result's. The
  * functions that take the lock, and aw_writer_close(), wait for it themselves; so does no
- * other. In a child that was forked meanwhile there is no thread to wait for. */
+ * other. In a child that was forked meanwhile there is no thread to wait for; should the
+ * parent end before the thread does, the child's copy of the lock goes with its next call of
+ * such a function, or with the child. */
 AW_API void aw_writer_settle(aw_writer *writer);
 
 /* Waits as aw_writer_settle() does. */
@@ -368,8 +370,8 @@ AW_API int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hook
  * stores into a file of the live version through a shared mapping, on a disk one that
  * somebody keeps; a write(2) to it that takes more than 20 ms and is under way while it is
  * read; an edit whose mtime is set back while a write, or the thread that goes on after it,
- * links or unlinks the file; and a name that somebody with the writer's rights puts into a
- * version while it is being made. Without this call, each write reads what is live. */
+ * compares, links or unlinks the file; and a name that somebody whom its modes let puts into
+ * a version while it is being made. Without this call, each write reads what is live. */
 AW_API void aw_writer_remember(aw_writer *writer, aw_payload *payload);
 
 /* What aw_write() would do now. Takes no lock and touches nothing. */

@@ -115,13 +115,27 @@ bool aw_after_go_on(aw_txn *t)
     return false;
 }
 
+/* In a forked child: the thread is the parent's, and so is what it works on. What the child
+ * has of it is descriptors; with that of the lock it would hold it for longer than its parent. */
+static void disown(struct aw_after *after)
+{
+    aw_close_fd(&after->t.lock.fd);
+    aw_close_fd(&after->t.stage.fd);
+    aw_close_fd(&after->t.live.fd);
+    aw_close_fd(&after->t.target);
+}
+
 void aw_after_wait(aw_writer *writer)
 {
     struct aw_after *after = writer->after;
 
     writer->after = NULL;
-    if (!after || after->pid != aw_sys_getpid())
-        return; /* the thread is the parent's, and so is what it works on */
+    if (!after)
+        return;
+    if (after->pid != aw_sys_getpid()) {
+        disown(after);
+        return;
+    }
     (void)aw_sys_thread_join(after->thread); /* fails for what is no thread alone */
     absorb(writer, &after->t);
     for (size_t i = 0; i < after->result.warnings.count; i++)

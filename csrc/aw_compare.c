@@ -545,20 +545,55 @@ static int compare_counted(comparison *c, const aw_live *live, const aw_payload 
     return compare_files(c, payload, actions);
 }
 
-/* As they are remembered. */
+/* The same when the files of KNOWN should be there. Both payloads are in tree order. */
+static int compare_with_known(comparison *c, const aw_payload *known, const aw_payload *payload,
+                              unsigned char *actions)
+{
+    static const aw_node file = { .type = AW_FILE };
+    size_t k = 0;
+
+    for (size_t i = 0; i < payload->count; i++) {
+        const aw_item *item = &payload->items[i];
+        int order = 1;
+
+        for (; k < known->count; k++) {
+            const aw_item *old = &known->items[k];
+
+            order = aw_path_compare(old->path, old->length, item->path, item->length);
+            if (order >= 0)
+                break;
+            if (tell(c, &c->result->removed, old->path, old->length) < 0)
+                return -1;
+        }
+        if (compare_item(c, item, order == 0 ? &file : NULL, i, &actions[i]) < 0)
+            return -1;
+        k += order == 0;
+        if (c->odd)
+            return 0;
+    }
+    for (; k < known->count; k++) {
+        if (tell(c, &c->result->removed, known->items[k].path, known->items[k].length) < 0)
+            return -1;
+    }
+    return 1;
+}
+
+/* As the live version is remembered. */
 static int compare_known(comparison *c, const aw_live *live, const aw_payload *payload,
                          unsigned char *actions)
 {
-    folder_look seen = { c, payload, true, NULL };
+    const aw_payload *known = c->memo ? c->memo->payload : NULL;
+    folder_look seen = { c, known, true, NULL };
     uint64_t sketch;
 
-    if (!c->memo || !c->memo->listed || !same_paths(payload, c->memo->payload)
-        || !aw_memo_sketch(live->fd, payload, look_at_folder, &seen, &sketch)
+    if (!known || !c->memo->listed || c->learned->clock == AW_CLOCK_NONE
+        || !aw_memo_sketch(live->fd, known, look_at_folder, &seen, &sketch)
         || sketch != c->memo->folders)
         return 0;
     c->learned->as_known = c->learned->listed = true;
     c->learned->folders = sketch;
-    return compare_files(c, payload, actions);
+    return same_paths(payload, known) ? compare_files(c, payload, actions)
+                                      : compare_with_known(c, known, payload, actions);
 }
 
 /* Forget what a comparison found that came to nothing. */
@@ -600,6 +635,7 @@ static void begin_learning(comparison *c, const aw_live *live, aw_payload *paylo
     memcpy(learned->version, live->name, sizeof learned->version);
     learned->payload = payload;
     learned->count = payload->count;
+    learned->replaced = payload->replaced;
     learned->device = live->st.st_dev;
     if (!c->memo)
         return;

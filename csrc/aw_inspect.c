@@ -99,16 +99,6 @@ static bool is_unfinished(const inspector *i, const char *version)
     return i->live.name[0] == '\0' || aw_name_compare(version, i->live.name) > 0;
 }
 
-/* "..next" is residue unless a writer that has not ended holds it. */
-static int look_at_next(inspector *i)
-{
-    int fd = i->scan.next ? aw_at_open_dir(i->target, AW_NAME_NEXT) : -1;
-    bool held = fd < 0 || (aw_lock_try(fd, LOCK_EX, 0) < 0 && errno == EWOULDBLOCK);
-
-    aw_close_fd(&fd);
-    return held ? 0 : aw_list_add(&i->is.residue, AW_NAME_NEXT, i->err);
-}
-
 static int look_at_versions(inspector *i)
 {
     i->is.versions = calloc(i->scan.version_count + 1, sizeof *i->is.versions);
@@ -125,8 +115,6 @@ static int look_at_versions(inspector *i)
         if (aw_list_add(&i->is.residue, i->scan.retired[n], i->err) < 0)
             return -1;
     }
-    if (look_at_next(i) < 0)
-        return -1;
     if (!i->scan.data_tmp)
         return 0;
     return aw_list_add(i->scan.data_tmp_type == AW_DIRECTORY ? &i->is.foreign : &i->is.residue,
@@ -237,6 +225,19 @@ static int look_at_lock(inspector *i)
     return 0;
 }
 
+/* "..next" is residue unless a writer that has not ended holds it; once nobody has the lock,
+ * for who makes it takes hold of it later. One that has come since is somebody else's. */
+static int look_at_next(inspector *i)
+{
+    int fd = i->scan.next != 0 ? aw_at_open_dir(i->target, AW_NAME_NEXT) : -1;
+    struct stat st;
+    bool left = fd >= 0 && aw_sys_fstat(fd, &st) == 0 && st.st_ino == i->scan.next
+                && (aw_lock_try(fd, LOCK_EX, 0) == 0 || errno != EWOULDBLOCK);
+
+    aw_close_fd(&fd);
+    return left ? aw_list_add(&i->is.residue, AW_NAME_NEXT, i->err) : 0;
+}
+
 /* Leave of LIST only what is still there. */
 static void confirm(const inspector *i, aw_list *list)
 {
@@ -261,7 +262,8 @@ static int look(inspector *i)
 {
     if (look_at_live(i) < 0 || aw_scan_target(i->target, &i->scan, i->err) < 0)
         return -1;
-    if (look_at_versions(i) < 0 || look_at_names(i) < 0 || look_at_lock(i) < 0)
+    if (look_at_versions(i) < 0 || look_at_names(i) < 0 || look_at_lock(i) < 0
+        || look_at_next(i) < 0)
         return -1;
     confirm(i, &i->is.residue);
     confirm(i, &i->is.dangling);

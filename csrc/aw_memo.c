@@ -9,10 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A payload that was given more files since has others at the same places. */
+/* A payload that was changed since says something else. */
 bool aw_memo_speaks_of(const aw_memo *memo, const char *version, dev_t device)
 {
-    return memo->payload && memo->payload->count == memo->count && memo->device == device
+    return memo->payload && memo->payload->count == memo->count
+           && memo->payload->replaced == memo->replaced && memo->device == device
            && strcmp(memo->version, version) == 0;
 }
 

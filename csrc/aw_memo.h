@@ -55,6 +55,7 @@ typedef struct aw_memo {
     aw_clock    clock;                   /* what its ctimes tell             */
     aw_payload *payload;                 /* what is in it, or NULL           */
     size_t      count;                   /* of its items, when it was written */
+    unsigned    replaced;                /* its count of those, then         */
     aw_print   *prints;                  /* of each item; NULL: none         */
     aw_stamp    from, to;                /* of the links since; to is 0: none */
     bool        as_known;                /* the names below the live version are
@@ -66,7 +67,7 @@ typedef struct aw_memo {
 } aw_memo;
 
 #define AW_MEMO_INIT \
-    { "", 0, AW_CLOCK_UNKNOWN, NULL, 0, NULL, { 0, 0 }, { 0, 0 }, false, false, 0 }
+    { "", 0, AW_CLOCK_UNKNOWN, NULL, 0, 0, NULL, { 0, 0 }, { 0, 0 }, false, false, 0 }
 
 /* Whether MEMO says what is in VERSION, on DEVICE. */
 bool aw_memo_speaks_of(const aw_memo *memo, const char *version, dev_t device);

@@ -129,6 +129,9 @@ int aw_payload_add(aw_payload *payload, const char *path, size_t length,
 
     if (aw_path_clean(path, length, clean, &item.length, err) < 0)
         return -1;
+    if (atomic_load(&payload->users) > 1)
+        return aw_fail_at(err, AW_E_INVALID_PAYLOAD, path, length,
+                          "a payload that another was derived from is given no more files");
     if (check_entry(entry, path, length, err) < 0)
         return -1;
     item.path = clean;
@@ -161,7 +164,8 @@ static int copy_items(aw_payload *to, const aw_payload *from, aw_error *err)
 
 int aw_payload_derive(const aw_payload *payload, aw_payload **derived, aw_error *err)
 {
-    aw_payload *base = payload->base ? payload->base : (aw_payload *)payload, *made;
+    aw_payload *self = (aw_payload *)payload; /* who uses it is counted there */
+    aw_payload *base = payload->shares ? payload->base : self, *made;
 
     if (aw_payload_new(&made, err) < 0)
         return -1;
@@ -201,6 +205,7 @@ int aw_payload_replace(aw_payload *payload, size_t index, const aw_entry *entry,
 
     if (check_entry(entry, item->path, item->length, err) < 0)
         return -1;
+    payload->replaced++;
     return take_entry(payload, item, entry, err);
 }
 

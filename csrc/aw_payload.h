@@ -43,6 +43,7 @@ struct aw_payload {
     int        origin;   /* borrowed: the version directory that holds what
                             has neither data nor source; or -1               */
     bool       sealed;
+    unsigned   replaced; /* how often an item was                            */
     uint64_t   written;  /* by which of its writer's writes last; 0: by none */
     aw_arena   arena;
     struct aw_payload *base; /* whose arena the paths are in; NULL: our own  */

@@ -373,8 +373,8 @@ bool aw_txn_settle(aw_txn *t)
     if (t->untidy || t->result.warnings.count > 0 || retained > t->writer->options.keep
         || aw_sys_fstat(t->target, &st) < 0)
         return true;
-    stamp = aw_stamp_of(&st); /* less than the line: whoever comes from now on changes it */
-    if (!aw_scan_is_right(t->target, &t->scan))
+    stamp = aw_stamp_of(&st); /* before the line, so that whoever comes now gives another */
+    if (aw_stamp_compare(&stamp, &t->line) >= 0 || !aw_scan_is_right(t->target, &t->scan))
         return true;
     remember_names(t, &stamp);
     note_names(t, &stamp);

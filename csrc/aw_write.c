@@ -160,27 +160,40 @@ static int know_names(aw_txn *t)
 static bool may_use_ahead(const aw_txn *t)
 {
     const aw_memo *memo = &t->writer->memo;
+    size_t half = t->result.unchanged * 2;
 
-    return t->remembered && t->learned.as_known && 2 * t->result.unchanged >= t->payload->count
+    return t->remembered && t->learned.as_known && half >= t->payload->count
+           && half >= memo->count
            && aw_ahead_is_ready(&t->writer->ahead, t->live.name, memo->payload);
 }
 
+/* 1, or 0 when it cannot be, -1. */
 static int use_ahead(aw_txn *t)
 {
+    if (!may_use_ahead(t)
+        || aw_ahead_use(&t->writer->ahead, &t->stage, t->target, t->newest, t->err) < 0)
+        return 0;
     t->touched = calloc(t->payload->folder_count + 1, 1);
     if (!t->touched)
         return aw_fail_memory(t->err);
-    if (aw_ahead_use(&t->writer->ahead, &t->stage, t->target, t->newest, t->err) < 0)
-        return -1;
     aw_scan_one_went(&t->scan, AW_NAME_NEXT, AW_DIRECTORY, t->scan.next);
     t->scan.next = 0;
-    return 0;
+    return 1;
+}
+
+/* Where stats may come from a cache, stamps prove nothing. */
+static bool has_stamps(const aw_txn *t)
+{
+    aw_clock clock = t->learned.clock;
+
+    return (clock == AW_CLOCK_UNKNOWN ? aw_clock_of(t->target) : clock) != AW_CLOCK_NONE;
 }
 
 static int make_version(aw_txn *t)
 {
     int rc;
 
+    t->draws_lines = t->draws_lines && has_stamps(t);
     if (know_names(t) < 0)
         return -1;
     t->links.target = t->target;
@@ -188,8 +201,9 @@ static int make_version(aw_txn *t)
     if (aw_meter_begin(&t->meter, AW_WRITING, t->payload->count, t->err) < 0)
         return -1;
     t->writer->names.count = 0; /* they change from now on */
-    rc = may_use_ahead(t) ? use_ahead(t)
-                          : aw_stage_make(&t->stage, t->target, t->newest, t->err);
+    rc = use_ahead(t);
+    if (rc == 0)
+        rc = aw_stage_make(&t->stage, t->target, t->newest, t->err);
     aw_txn_give_up_next(t); /* what is not used now never is */
     if (rc < 0)
         return -1;
@@ -447,6 +461,7 @@ static void learn_new_version(aw_txn *t)
     learned->device = t->seen.st_dev;
     learned->payload = t->payload;
     learned->count = t->payload->count;
+    learned->replaced = t->payload->replaced;
     learned->listed = t->sketched;
     learned->folders = t->folders;
 }

@@ -539,7 +539,8 @@ static int gather(lua_State *L, int index, int held, int room, scratch *own, aw_
 /* The table at INDEX has the same paths as KNOWN in the same order, as the same table does,
  * or one that was made in the same way: then what it says is KNOWN itself, or else comes
  * into OWN->payload, with the data that differ in the table at HELD, which has room for
- * them. Allocates nothing in Lua. NULL if it has others, or an entry that is wrong. */
+ * them. Allocates nothing in Lua. NULL if it has others, or an entry that is wrong: then it
+ * may have. */
 static aw_payload *recognise(lua_State *L, int index, int held, aw_payload *known, scratch *own)
 {
     size_t count = 0;
@@ -1015,6 +1016,7 @@ static aw_payload *take_payload(lua_State *L, int index, int held, handle *self,
     payload = self->known ? recognise(L, index, held, self->known, own) : NULL;
     if (payload)
         return payload;
+    check_open(L, WRITER); /* what is wrong was put in words, and that allocates */
     rc = gather(L, index, held, self->room, own, err);
     if (rc > 0) {
         release(own);

@@ -1,6 +1,7 @@
 -- Child processes, signals and waiting: atomicwriter.cli.process.
 
 local atomicwriter = require "atomicwriter"
+local placeholder = require "atomicwriter.cli.placeholder"
 local process = require "atomicwriter.cli.process"
 local sandbox = require "spec.support.sandbox"
 
@@ -222,7 +223,7 @@ describe("process", function()
             sandbox.mkdir(target)
             local writer = assert(atomicwriter.new(target, { durability = "none" }))
             local function check(stage)
-                local status = assert(process.run(process.fill("grep -q good {}/file", stage)))
+                local status = assert(process.run(placeholder.fill("grep -q good {}/file", stage)))
                 return status.ok, process.describe(status)
             end
             assert(writer:write({ file = "good" }, { check = check }))
@@ -582,43 +583,6 @@ describe("process", function()
         local words = sandbox.sh(sandbox.lua(dir, body, "100"))
         local _, stdout, stderr = sandbox.run("ulimit -n 60; " .. words)
         assert.equal("/bin/sh: cannot be started: too many open files", stdout, stderr)
-    end)
-
-    describe("fill", function()
-        local PATHS = {
-            "/plain/path-1.2_x", "/with space", "/it's", '/say "x"', "/$HOME", "/`id`",
-            "/back\\slash", "/new\nline", "/star*", "/semi;colon", "/%1", "/{}", "/ü", "/#hash",
-            "/a!b", "/$(id)\\\\", "/ends\\", "'", "/~", "&|<>()",
-        }
-
-        it("is safe for the shell, whatever the path, in every kind of quotes", function()
-            for _, path in ipairs(PATHS) do
-                for template, expected in pairs {
-                    ["printf '%s\\n' {}"] = "@",
-                    ['printf "%s\\n" "{}"'] = "@",
-                    ["printf '%s\\n' '{}'"] = "@",
-                    ['printf "%s\\n" "a \\" {}/x" {}/y'] = 'a " @/x\n@/y',
-                    ["printf '%s\\n' it\\'s{}'-'{}\"'\"{}"] = "it's@-@'@",
-                    ['printf "%s\\n" "$(printf "%s-" "a {}" {} \'{}\')"'] = "a @-@-@-",
-                    ["(printf '%s' {}) # it's {}\nprintf '%s\\n' {}"] = "@@",
-                    ["sh -c 'printf \"%s\\n\" \"$1\"' sh {}"] = "@",
-                } do
-                    assert.equal(expected:gsub("@", (path:gsub("%%", "%%%%"))) .. "\n",
-                        output_of(process.fill(template, path)),
-                        template .. " with " .. path)
-                end
-            end
-        end)
-
-        it("leaves a path alone that needs no quotes", function()
-            assert.equal("nginx -t -c /a/..b_c.1/nginx.conf",
-                process.fill("nginx -t -c {}/nginx.conf", "/a/..b_c.1"))
-        end)
-
-        it("leaves an escaped placeholder to others", function()
-            assert.equal("find /x -exec cat \\{} +", process.fill("find {} -exec cat \\{} +", "/x"))
-        end)
-
     end)
 
     describe("read_pid", function()

@@ -139,7 +139,8 @@ end
 
 function History:open()
     if self.writer then self.writer:close() end
-    self.options = { durability = "none", create = true, keep = random(0, 3), reuse = chance(80) }
+    self.options = { durability = "none", create = true, keep = random(0, 3), reuse = chance(80),
+                     early = chance(50), prepare = chance(50) }
     self.writer = assert(atomicwriter.new(self.target, self.options))
 end
 
@@ -178,7 +179,8 @@ function History:check()
     end
     local contents = {}
     for path, file in pairs(self.files) do contents[path] = file.data end
-    assert(volume.shows(self.target, contents, self.options.keep))
+    self.writer:settle()
+    assert(volume.shows(self.target, contents, self.options.keep, self.options.prepare))
     for path, file in pairs(self.files) do
         assert.equal(file.mode, mode_of(self.target .. "/" .. path), path)
     end

@@ -66,21 +66,23 @@ local BREATH_BYTES, BREATH_FILES, BREATH = 131072, 16, 0.001
 -- How often a version is tried that went away while it was read, before the next look.
 local ATTEMPTS = 3
 
-local function breather()
+local function breather(self)
     local bytes, files = 0, 0
     return function(size, count)
         bytes, files = bytes + size, files + count
         if bytes < BREATH_BYTES and files < BREATH_FILES then return end
         bytes, files = 0, 0
+        self.breaths = self.breaths + 1
         ngx.sleep(BREATH)
     end
 end
 
 local function hold_breath() end
 
--- And a stream of versions is not read one after the other: a worker rests four times as long as it
--- has read, though no longer than a second, and goes on with what is live then.
-local REST, LONGEST_REST = 4, 1
+-- And a stream of large versions is not read one after the other: a worker rests so long for each
+-- breath, though no longer than a second, and goes on with what is live then. Not for as long as
+-- it took, which on a busy machine may be anything.
+local REST, LONGEST_REST = 0.005, 1
 
 local function rest(self)
     ngx.update_time()
@@ -142,10 +144,10 @@ end
 -- Load what is live now, unless it is what this worker serves, or refused already.
 local function load(self, breathe)
     if breathe ~= hold_breath then rest(self) end
-    local began = ngx.now()
+    self.breaths = 0
     local view, err, refused = load_live(self, breathe)
     ngx.update_time()
-    self.rested = ngx.now() + math.min(LONGEST_REST, REST * (ngx.now() - began))
+    self.rested = ngx.now() + math.min(LONGEST_REST, REST * self.breaths)
     if view then
         self.seen = view.version
         self.failure, self.refused = nil, nil
@@ -209,7 +211,7 @@ local function on_interval(premature, self)
         if self.workers then self.workers:leave() end
         return
     end
-    look_safely(self, breather())
+    look_safely(self, breather(self))
     announce(self)
     forget_retired(self)
     if self.options.notify and not self.watcher then open_watcher(self) end
@@ -220,7 +222,7 @@ end
 local function on_notify(premature, self)
     if premature or not self.watcher or not system.readable(self.watcher:fd()) then return end
     local _, err = self.watcher:wait(0)
-    look_safely(self, breather())
+    look_safely(self, breather(self))
     if err and err ~= "timeout" then
         self.watcher:close()
         self.watcher = nil
@@ -258,7 +260,7 @@ end
 -- @treturn[2] Error
 function Config:refresh()
     local made, err = ngx.timer.at(0, function(premature)
-        if not premature then look_safely(self, breather()) end
+        if not premature then look_safely(self, breather(self)) end
     end)
     if made then return true end
     return nil, failure.new { code = "io", message = self.target .. ": no timer: " .. err }
@@ -573,7 +575,8 @@ function _M.new(options)
         seen = nil,      -- what ..data read when the last version was loaded or refused
         refused = nil,   -- the version that is live but not served
         failure = nil,   -- what went wrong last, and still does
-        rested = 0,      -- when the next version may be read
+        breaths = 0,     -- taken while the last version was read
+        rested = 0,      -- when the next one may be
         busy = false,    -- a look is under way
         wanted = false,  -- and another is to follow
         retired = setmetatable({}, { __mode = "k" }), -- earlier views with a lease, while in use

@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +29,14 @@ static const file second[] = { F("app.conf", "listen = 2\n"), REST, { NULL, NULL
 static const file third[] = { F("app.conf", "listen = 3\n"), REST, { NULL, NULL, 0, NULL } };
 static const file fourth[] = { F("app.conf", "listen = 4\n"), F("a/b", "new\n"),
                                F("tls/key", "secret\n"), { NULL, NULL, 0, NULL } };
+
+static unsigned long long dice;
+
+static unsigned roll(unsigned sides)
+{
+    dice = dice * 6364136223846793005ULL + 1442695040888963407ULL;
+    return (unsigned)(dice >> 33) % sides;
+}
 
 /* ---- writers that go on -------------------------------------------------- */
 
@@ -316,7 +326,7 @@ static bool forge(const char *path)
     struct timespec times[2] = { { 0, UTIME_OMIT }, { 0, 0 } };
     int fd = open(path, O_RDWR);
     struct stat st;
-    char byte;
+    char byte = 0;
     bool done = fd >= 0 && fstat(fd, &st) == 0 && pread(fd, &byte, 1, 0) == 1;
 
     times[1] = st.st_mtim;
@@ -625,9 +635,9 @@ TEST(finds_drift_within, "G5, G7, G8: the write after finds what others do in th
             || drifts[i].act == another_other || drifts[i].act == another_there_and_back)
             continue;
         for (int kind = 0; kind < KINDS; kind += KINDS - 1) {
-            unsigned made = 1;
+            unsigned made = 2;
 
-            for (unsigned at = 1; at <= made; at++)
+            for (unsigned at = 1 + (unsigned)i % 2; at <= made; at += 2)
                 made = find_within(&drifts[i], kind, at, &missed);
         }
     }
@@ -646,7 +656,7 @@ static unsigned    failures;
 
 static int sticking_unlinkat(int dir, const char *name, int flags)
 {
-    if (stuck && strcmp(name, stuck) == 0) {
+    if (stuck && flags == 0 && strcmp(name, stuck) == 0) {
         failures++;
         stuck = NULL;
         errno = EIO;
@@ -837,4 +847,452 @@ TEST(failed, "G2: a write that fails leaves no ..next that will not be used")
     aw_writer_settle(writer);
     CHECK(!wrong(&options, others, 0));
     aw_writer_close(writer);
+}
+
+/* ---- threads and processes --------------------------------------------------- */
+
+/* In a thread of its own every call takes its time, so that others come in between. */
+static pthread_t main_thread;
+
+static void dawdle(void)
+{
+    const struct timespec nap = { 0, 200000 };
+
+    if (!pthread_equal(pthread_self(), main_thread))
+        nanosleep(&nap, NULL);
+}
+
+#define SLOW(type, name, parameters, arguments) \
+    static type slow_##name parameters \
+    { \
+        dawdle(); \
+        return kernel.name arguments; \
+    }
+AW_SYS_CALLS(SLOW)
+
+static void slow_down(void)
+{
+    main_thread = pthread_self();
+    kernel = aw_sys;
+#define SLOW_DOWN(type, name, parameters, arguments) aw_sys.name = slow_##name;
+    AW_SYS_CALLS(SLOW_DOWN)
+}
+
+TEST(closed_meanwhile, "G5: a writer may be closed while its thread works; what it made is swept")
+{
+    slow_down();
+    for (int kind = 0; kind < KINDS; kind++) {
+        const aw_options options = options_of_kind(kind);
+        aw_writer *writer;
+        aw_error err;
+
+        begin_anew();
+        writer = open_with(&options);
+        must(writer, first);
+        must(writer, second);
+        aw_writer_close(writer);
+        CHECK_OK(write_keeping(1, second, NULL, &err), &err);
+        CHECK_CLEAN("target", second, 1);
+    }
+}
+
+/* Waits until it is told to end. */
+static pid_t fork_meanwhile(aw_writer *writer, bool writes, int *tell)
+{
+    int ends[2];
+    pid_t child;
+
+    CHECK(pipe(ends) == 0);
+    child = fork();
+    if (child == 0) {
+        aw_error err;
+        char byte;
+
+        close(ends[1]);
+        main_thread = pthread_self();
+        if (writes && try_write(writer, third, NULL, &err) < 0)
+            _exit(1);
+        aw_writer_close(writer);
+        _exit(read(ends[0], &byte, 1) == 0 ? 0 : 2);
+    }
+    close(ends[0]);
+    *tell = ends[1];
+    return child;
+}
+
+TEST(forked_meanwhile, "G6: a child forked while the thread works has neither the thread nor the lock")
+{
+#ifdef __SANITIZE_THREAD__
+    test_skip("ThreadSanitizer allows no thread in a child that was forked so");
+#endif
+    slow_down();
+    for (int kind = 1; kind < KINDS; kind++) {
+        for (int writes = 0; writes < 2; writes++) {
+            aw_options options = options_of_kind(kind);
+            aw_writer *writer, *other;
+            int tell, status;
+            const char *odd;
+            pid_t child;
+
+            begin_anew();
+            writer = open_with(&options);
+            must(writer, first);
+            must(writer, second);
+            child = fork_meanwhile(writer, writes, &tell);
+            CHECK(child > 0);
+            aw_writer_settle(writer);
+            if (!writes) { /* the child waits, and nobody for it */
+                options.lock_timeout = 0;
+                other = open_with(&options);
+                must(other, fourth);
+                aw_writer_close(other);
+            }
+            must(writer, second);
+            close(tell);
+            CHECK(waitpid(child, &status, 0) == child && status == 0);
+            must(writer, second);
+            aw_writer_settle(writer);
+            odd = wrong(&options, second, 0);
+            CHECK_THAT(!odd, "kind %d, %s: %s", kind, writes ? "it writes" : "it waits", odd);
+            aw_writer_close(writer);
+        }
+    }
+}
+
+static int no_thread(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    (void)thread;
+    (void)run;
+    (void)argument;
+    errno = EAGAIN;
+    return -1;
+}
+
+TEST(no_threads, "where no thread can be started, the call does all of it")
+{
+    for (int kind = 0; kind < KINDS; kind++) {
+        const aw_options options = options_of_kind(kind);
+        aw_writer *writer;
+
+        begin_anew();
+        aw_sys.thread_start = no_thread;
+        writer = prepared_writer(&options);
+        CHECK(!(kind & 2) || !aw_sys_kernel_at_least(6, 13) || disk_exists("target/..next"));
+        must(writer, third);
+        CHECK_CLEAN("target", third, 1);
+        aw_writer_close(writer);
+    }
+}
+
+TEST(leased, "G9: the thread leaves a version that somebody reads, and the next one drops it")
+{
+    aw_options options = options_of_kind(3);
+    aw_snapshot *snapshot = NULL;
+    aw_writer *writer;
+    char *data = NULL;
+    size_t size;
+    aw_error err;
+
+    options.keep = 0;
+    writer = prepared_writer(&options);
+    CHECK_OK(aw_snapshot_open("target", &snapshot, &err), &err);
+    must(writer, third);
+    must(writer, fourth);
+    aw_writer_settle(writer);
+    CHECK_OK(aw_snapshot_read(snapshot, "d/e/f", &data, &size, &err), &err);
+    free(data);
+    aw_snapshot_close(snapshot);
+    must(writer, third);
+    aw_writer_settle(writer);
+    CHECK_CLEAN("target", third, 0);
+    aw_writer_close(writer);
+}
+
+static const file *const in_turn[] = { first, second, third, fourth };
+
+static void write_for_ever(int kind)
+{
+    aw_options options = options_of_kind(kind);
+    aw_writer *writer = NULL;
+    aw_error err;
+
+    options.lock_timeout = 60000;
+    if (aw_writer_open("target", &options, &writer, &err) < 0)
+        _exit(1);
+    for (unsigned i = 0;; i++) {
+        if (try_write(writer, in_turn[i * 7 / 3 % 4], NULL, &err) < 0)
+            _exit(1);
+    }
+}
+
+TEST(killed, "G1, G5: a process killed at any time, its thread with it, leaves what is swept")
+{
+    const aw_options options = options_of_kind(0);
+
+    must_write(first);
+    dice = 1;
+    for (int i = 0; i < 60; i++) {
+        pid_t child = fork();
+        struct timespec nap = { 0, (long)roll(6000) * 1000 };
+        aw_writer *writer;
+        const char *odd;
+        int status;
+
+        if (child == 0)
+            write_for_ever(1 + i % 3);
+        nanosleep(&nap, NULL);
+        kill(child, SIGKILL);
+        CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+        CHECK(foretold(&options, first) == NULL || foretold(&options, second) == NULL
+              || foretold(&options, third) == NULL || foretold(&options, fourth) == NULL);
+        writer = open_with(&options);
+        must(writer, first); /* that may be live already */
+        odd = wrong(&options, first, 0);
+        CHECK_THAT(!odd, "%s", odd);
+        CHECK(!disk_exists("target/..next"));
+        aw_writer_close(writer);
+    }
+}
+
+TEST(two_processes, "G6: two processes, whose writers work on after their calls, take turns")
+{
+    enum { WRITES = 100 };
+    const aw_options options = options_of_kind(3);
+    pid_t children[2];
+    const char *odd;
+
+    disk_mkdir("target", 0755);
+    for (int who = 0; who < 2; who++) {
+        children[who] = fork();
+        if (children[who] == 0) {
+            aw_writer *writer = open_with(&options);
+            aw_error err;
+
+            for (unsigned i = 0; i < WRITES; i++) {
+                if (try_write(writer, in_turn[(i / 3 + (unsigned)who) % 4], NULL, &err) < 0)
+                    _exit(1);
+            }
+            aw_writer_close(writer);
+            _exit(0);
+        }
+    }
+    for (int who = 0; who < 2; who++) {
+        int status;
+
+        CHECK(waitpid(children[who], &status, 0) == children[who] && status == 0);
+    }
+    must_write(second);
+    odd = wrong(&options, second, 0);
+    CHECK_THAT(!odd, "%s", odd);
+    CHECK_CLEAN("target", second, 1);
+}
+
+/* ---- anything, in any order ------------------------------------------------- */
+
+static const char *const paths[] = { "app.conf", "d/e/f", "tls/key", "tls/cert", "a", "a/b", "a/b/c",
+                                     "d/e/g/h", "d/x", "z" };
+enum { PATHS = sizeof paths / sizeof *paths, ALWAYS = 3 };
+
+static const char *random_text(void)
+{
+    static const char *const texts[] = { "one\n", "two\n", "six\n", "", "a longer one\n" };
+
+    return texts[roll(5)];
+}
+
+static int random_mode(void)
+{
+    static const int modes[] = { AW_UNSET, AW_UNSET, 0600, 0444, 0200 };
+
+    return modes[roll(5)];
+}
+
+/* A file is not also a directory. */
+static bool clashes(const file *files, size_t count, const char *path)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t length = strlen(files[i].path);
+
+        if (strncmp(files[i].path, path, length) == 0 && path[length] == '/')
+            return true;
+    }
+    return false;
+}
+
+static void choose_files(file *files)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < PATHS; i++) {
+        if ((i < ALWAYS || roll(3) > 0) && !clashes(files, count, paths[i]))
+            files[count++] = (file){ paths[i], random_text(), random_mode(), NULL };
+    }
+    files[count] = (file){ NULL, NULL, 0, NULL };
+}
+
+static size_t count_files(const file *files)
+{
+    size_t count = 0;
+
+    while (files[count].path)
+        count++;
+    return count;
+}
+
+/* One or two of FILES, and of DERIVED, if there is one. */
+static void change_some(file *files, aw_payload *derived)
+{
+    for (unsigned i = roll(2) + 1; i-- > 0;) {
+        unsigned index = roll((unsigned)count_files(files));
+        aw_entry entry = AW_ENTRY_INIT;
+        aw_error err;
+
+        files[index].data = random_text();
+        files[index].mode = random_mode();
+        entry.data = files[index].data;
+        entry.size = strlen(entry.data);
+        entry.mode = files[index].mode;
+        if (derived)
+            CHECK_OK(aw_payload_replace(derived, index, &entry, &err), &err);
+    }
+}
+
+/* What a payload for the next write is made from: the last one, where its paths stay. */
+static aw_payload *next_payload(file *files, aw_payload *last)
+{
+    aw_payload *made = NULL;
+    aw_error err;
+
+    switch (roll(5)) {
+    case 0:
+        choose_files(files);
+        break;
+    case 1:
+        break;
+    case 2:
+        change_some(files, NULL);
+        break;
+    default:
+        if (last)
+            CHECK_OK(aw_payload_derive(last, &made, &err), &err);
+        change_some(files, made);
+    }
+    return made ? made : payload_of(files);
+}
+
+/* What the writer may be asked in between. */
+static void ask(aw_writer *writer, const file *files)
+{
+    aw_result result = AW_RESULT_INIT;
+    aw_payload *payload;
+    aw_version *list = NULL;
+    size_t count;
+    aw_error err;
+
+    switch (roll(12)) {
+    case 0:
+        (void)aw_rollback(writer, NULL, NULL, NULL, &result, &err); /* there may be none */
+        break;
+    case 1:
+        CHECK_OK(aw_collect(writer, &count, &err), &err);
+        break;
+    case 2:
+        CHECK_OK(aw_versions(writer, &list, &count, &err), &err);
+        break;
+    case 3:
+        payload = payload_of(files);
+        CHECK_OK(aw_plan(writer, payload, &result, &err), &err);
+        aw_payload_free(payload);
+        break;
+    default:
+        break;
+    }
+    free(list);
+    aw_result_clear(&result);
+}
+
+static const drift *drift_at_random(bool settled)
+{
+    const drift *d = &drifts[roll(DRIFTS)];
+
+    disk_remove("old");
+    disk_remove("moved");
+    disk_remove("other");
+    disk_remove("elsewhere");
+    if (!settled && (d->rests || d->act == drop_data || d->act == next_gone
+                     || d->act == next_is_file || d->act == next_is_link))
+        return NULL;
+    return d->act() ? d : NULL;
+}
+
+/* What is in the way, or would be told of every time. */
+static void tidy_up(void)
+{
+    unlink("target/notes.txt");
+    unlink("target/..next"); /* not a directory */
+}
+
+static void go_at_random(unsigned long long seed, unsigned rounds)
+{
+    static const int dir_modes[] = { 0755, 0555, 0700 };
+    aw_options options = options_of_kind((int)(seed % KINDS));
+    file files[PATHS + 1];
+    aw_payload *last = NULL;
+    aw_writer *writer;
+
+    dice = seed;
+    options.keep = roll(3);
+    options.dir_mode = dir_modes[roll(3)];
+    if (geteuid() == 0 && roll(4) == 0)
+        options.uid = options.gid = 4321;
+    begin_anew();
+    choose_files(files);
+    writer = open_with(&options);
+    for (unsigned round = 0; round < rounds; round++) {
+        bool settled = roll(3) > 0;
+        const drift *d = NULL;
+        aw_payload *payload;
+        aw_result result = AW_RESULT_INIT;
+        const char *odd;
+        aw_error err;
+        int rc;
+
+        if (settled)
+            aw_writer_settle(writer);
+        if (round > 0 && roll(2) == 0)
+            age(files);
+        if (round > 0 && roll(3) == 0)
+            d = drift_at_random(settled);
+        else if (round > 0)
+            ask(writer, files);
+        payload = next_payload(files, last);
+        rc = aw_write(writer, payload, NULL, &result, &err);
+        if (rc < 0 && d && d->refused) {
+            unlink("target/app.conf");
+            unlink("target/tls");
+            rc = aw_write(writer, payload, NULL, &result, &err);
+        }
+        CHECK_THAT(rc == 0, "seed %llu, round %u, %s: %s: %s", seed, round, d ? d->what : "",
+                   err.path, err.detail);
+        aw_result_clear(&result);
+        aw_writer_remember(writer, payload);
+        last = payload;
+        if (roll(3) > 0)
+            aw_writer_settle(writer);
+        tidy_up();
+        odd = foretold(&options, files);
+        CHECK_THAT(!odd, "seed %llu, round %u, %s: %s", seed, round, d ? d->what : "", odd);
+        odd = inspected(0);
+        CHECK_THAT(!odd, "seed %llu, round %u, %s: %s", seed, round, d ? d->what : "", odd);
+    }
+    aw_writer_close(writer);
+}
+
+TEST(at_random, "G5, G8: whatever is done between its writes, a fresh writer finds nothing to do")
+{
+    const char *seed = getenv("SEED"), *runs = getenv("RUNS");
+    unsigned long long first_seed = seed ? strtoull(seed, NULL, 10) : 1;
+
+    for (int i = 0; i < (runs ? atoi(runs) : 40); i++)
+        go_at_random(first_seed + (unsigned)i, 40);
 }

@@ -5,6 +5,7 @@
  * freed can be counted. Not with a sanitizer, which has them as well.
  */
 #define _GNU_SOURCE
+#include "aw_sys.h"
 #include "disk.h"
 #include "kit.h"
 #include "test.h"
@@ -98,6 +99,8 @@ static int fill(aw_payload *payload, const file *files, aw_error *err)
     return 0;
 }
 
+static bool goes_on; /* when the call has returned */
+
 static int use_payload(bool plan_only, const file *files, aw_error *err)
 {
     aw_options options = options_keeping(1);
@@ -107,6 +110,7 @@ static int use_payload(bool plan_only, const file *files, aw_error *err)
     int rc = aw_payload_new(&payload, err);
 
     options.durability = AW_DURABLE;
+    options.early = options.prepare = goes_on;
     if (rc == 0)
         rc = fill(payload, files, err);
     if (rc == 0)
@@ -141,6 +145,35 @@ static const file sourced_files[] = { FS("a", "source", "s"), F("d/e/f", "2"), {
 static int act_source(aw_error *err)
 {
     return use_payload(false, sourced_files, err);
+}
+
+/* The thread's allocations are the caller's. */
+static int run_at_once(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    (void)thread;
+    (void)run(argument);
+    return 0;
+}
+
+static int join_nothing(pthread_t thread)
+{
+    (void)thread;
+    return 0;
+}
+
+/* One of three files changes: the others are linked, and once more into "..next". */
+static const file linking_files[] = { F("a", "!"), F("d/e/f", "2"), F("g", "3"), { 0 } };
+
+static int act_going_on(aw_error *err)
+{
+    int rc;
+
+    goes_on = true;
+    aw_sys.thread_start = run_at_once;
+    aw_sys.thread_join = join_nothing;
+    rc = use_payload(false, linking_files, err);
+    goes_on = false;
+    return rc;
 }
 
 /* So many that lists and arrays have to grow. */
@@ -328,6 +361,11 @@ TEST(writing, "G2: memory that runs out in a write is an error, changes nothing 
 TEST(no_op, "G2: so it is in a write that changes nothing")
 {
     explore(act_no_op);
+}
+
+TEST(going_on, "G2: and in a write that works on in a thread, whose own failures are no errors")
+{
+    explore(act_going_on);
 }
 
 TEST(many, "G2: and in a write of many files")

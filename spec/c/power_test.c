@@ -464,6 +464,44 @@ typedef struct act {
 
 static int64_t owner = AW_UNSET; /* of what is written, with its group     */
 
+/* Where one writer makes all acts, and works on after each. */
+static bool       goes_on;
+static aw_writer *kept;
+
+/* What the thread does comes at once, when the call has as good as returned. */
+static const power *recording;
+static size_t       returned;
+
+static int run_at_once(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    (void)thread;
+    returned = power_now(recording);
+    (void)run(argument);
+    return 0;
+}
+
+static int join_nothing(pthread_t thread)
+{
+    (void)thread;
+    return 0;
+}
+
+static int attempt_with_kept(const act *a, const aw_options *options, aw_result *result,
+                             aw_error *err)
+{
+    aw_payload *payload = payload_of(a->files);
+    int rc;
+
+    if (!kept)
+        CHECK_OK(aw_writer_open("target", options, &kept, err), err);
+    rc = aw_write(kept, payload, NULL, result, err);
+    if (rc == 0)
+        aw_writer_remember(kept, payload);
+    else
+        aw_payload_free(payload);
+    return rc;
+}
+
 static int attempt(const act *a, unsigned keep, aw_result *result, aw_error *err)
 {
     aw_options options = AW_OPTIONS_INIT;
@@ -471,10 +509,15 @@ static int attempt(const act *a, unsigned keep, aw_result *result, aw_error *err
     aw_payload *payload = NULL;
     int rc;
 
+    returned = 0;
+    options.early = options.prepare = goes_on;
+
     options.keep = keep;
     options.create = true;
     options.uid = options.gid = owner;
     options.durability = a->durable ? AW_DURABLE : AW_NOT_DURABLE;
+    if (goes_on)
+        return attempt_with_kept(a, &options, result, err);
     CHECK_OK(aw_writer_open("target", &options, &writer, err), err);
     if (a->rollback) {
         rc = aw_rollback(writer, NULL, NULL, NULL, result, err);
@@ -504,8 +547,8 @@ static void end_step(story *s, power *p, bool is_durable, bool has_failed)
 {
     step *made = &s->steps[s->step_count++];
 
-    *made = (step){ disk_exists("target") ? live_name("target") : NULL, power_now(p), is_durable,
-                    has_failed };
+    *made = (step){ disk_exists("target") ? live_name("target") : NULL,
+                    returned > 0 ? returned : power_now(p), is_durable, has_failed };
     power_newest(p, made->end);
     learn(s, p, is_durable && !has_failed);
     if (is_durable && !has_failed) /* it may have been there, and is vouched for now */
@@ -539,6 +582,7 @@ static void go(const act *acts, unsigned keep, bool durable)
     size_t first = power_now(p);
     power_effort effort = EFFORT;
 
+    recording = p;
     power_newest(p, first);
     if (disk_exists("target")) {
         s.initial = live_name("target");
@@ -601,6 +645,20 @@ static bool fail_and_go_on(const act *acts, unsigned keep, unsigned failing, sto
         enumerate(p, s, first, effort);
     power_free(p);
     return failed;
+}
+
+/* As go(), by one writer that works on after each call. */
+static void go_on(const act *acts, unsigned keep)
+{
+    goes_on = true;
+    kept = NULL; /* a test that failed may have left its own */
+    aw_sys.thread_start = run_at_once;
+    aw_sys.thread_join = join_nothing;
+    go(acts, keep, true);
+    aw_writer_close(kept);
+    kept = NULL;
+    goes_on = false;
+    returned = 0;
 }
 
 /* Every sync of the last act fails, each in a run of its own. */
@@ -757,6 +815,19 @@ TEST(residue, "G4: a power cut while a write sweeps what a killed one left")
     must_write(ONE);
     leave_residue();
     go(ACTS(FULL(TWO), FULL(THREE)), 1, true);
+}
+
+#define SAME(one, two) FILES(F("a", one), FM("d/x", "2", 0600), F("d/e/y", two), F("old/z", "4"))
+
+TEST(ahead, "G4: a power cut around writes that take what a thread has made ahead of time")
+{
+    go_on(ACTS(FULL(SAME("1", "3")), FULL(SAME("1", "!")), FULL(SAME("2", "!")), FULL(TWO)), 1);
+}
+
+TEST(ahead_keeping_none, "G4: so it is where the thread drops every version that was live")
+{
+    go_on(ACTS(FULL(SAME("1", "3")), FULL(SAME("1", "!")), FULL(SAME("1", "!")),
+               FULL(SAME("", "!"))), 0);
 }
 
 static void fill(file *files, const char *one, const char *two)

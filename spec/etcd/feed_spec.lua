@@ -104,6 +104,27 @@ describe("a feed of etcd", function()
         assert.is_true(it_feeds.attempts <= 6, it_feeds.attempts .. " attempts")
     end)
 
+    it("holds no more after many connections than after one", function()
+        store:put("/app/a", "0")
+        it_feeds._retry_min = 0.01
+        local function new_connection(number)
+            goes_on_until(function() return it_feeds._watch end)
+            process.kill(it_feeds._watch.pid, "KILL")
+            goes_on_until(function() return not it_feeds._watch end)
+            it_feeds._delay = nil
+            store:put("/app/a", number)
+            has(number)
+            goes_on_until(function() return it_feeds._watch and not it_feeds._check.child end)
+        end
+        has "0"
+        for i = 1, 3 do new_connection(tostring(i)) end
+        local memory, files, handles = sandbox.holdings()
+        for i = 4, 13 do new_connection(tostring(i)) end
+        local memory_now, files_now, handles_now = sandbox.holdings()
+        assert.same({ files, handles }, { files_now, handles_now })
+        assert.is_true(memory_now < memory + 100, memory_now - memory .. " KiB more")
+    end)
+
     it("takes values whose line comes in many pieces", function()
         store:put("/app/a", "1")
         has "1"

@@ -142,7 +142,7 @@ describe("a fleet:", function()
 
     it("a machine that is killed disappears with its lease, and leaves no etcdctl", function()
         publish("--from-literal", "a=1")
-        local one, two = machine("one", "--announce-ttl", "2s"), machine("two")
+        local one, two = machine("one", "--announce-ttl", "1500ms"), machine("two")
         assert.equal(0, (ask("--wait", "1", "--machines", "2", "--timeout", "20s")))
         local children = sandbox.must { "pgrep", "-P", tostring(one.pid) }
         one:kill "KILL"

@@ -116,33 +116,34 @@ describe("resty.atomicwriter, reading,", function()
         assert.equal(0, server:logged "%[warn%]")
     end)
 
-    maybe("rests after it has read much, and reads few of a stream of versions", function()
-        local payload = {}
-        for i = 1, 300 do payload["file" .. i] = "0" end
-        write(payload)
+    maybe("rests after it has read much, for each piece, and else never", function()
+        write { f = "small" }
         local server = start {
             config = [[interval = 0.01, notify = true, decode = { file1 = function(data)
                 began = ngx.now()
                 return data
             end }]],
             before = [[
-                rests, reading, ended = {}, 0, nil
+                rests = {}
                 config:on_change(function()
                     ngx.update_time()
-                    if ended then rests[#rests + 1] = ("%d"):format(
-                        (began - ended >= 2 * reading) and 1 or 0) end
-                    reading, ended = ngx.now() - began, ngx.now()
+                    if began and ended then -- a piece: 16 files, or the names of 128
+                        rests[#rests + 1] = began - ended >= 0.08 and "." or "too short"
+                    end
+                    ended = config.breaths > 0 and ngx.now()
                 end) ]],
             server = [[location = /rests { content_by_lua_block {
-                ngx.print(table.concat(rests)) } }]],
+                ngx.print(config.breaths, " ", table.concat(rests)) } }]],
         }
-        local version
+        assert.truthy(serves(server, write { f = "smaller" }))
+        assert.equal("0 ", server:body "/rests")
+        local payload, version = {}
         repeat
             for i = 1, 300 do payload["file" .. i] = tostring(sandbox.now()) end
             version = write(payload)
-        until #server:body "/rests" >= 4
-        assert.falsy(server:body "/rests":sub(2):find "0")
+        until #server:body "/rests" >= 6
         assert.truthy(serves(server, version))
+        assert.truthy(server:body "/rests":find "^%d%d %.+$", server:body "/rests")
     end)
 
     maybe("decodes each version once for a worker", function()

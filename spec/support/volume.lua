@@ -74,9 +74,10 @@ end
 
 --- Whether TARGET shows exactly FILES (path -> contents): through the visible names,
 -- in the live version, and with nothing at the top but what the layout has: at most KEEP
--- (1) versions besides the live one, visible links, `..data` and `..lock`.
+-- (1) versions besides the live one, visible links, `..data` and `..lock`; and `..next`, if
+-- it has been PREPARED.
 -- @return true; or nil and what is wrong
-function M.shows(target, files, keep)
+function M.shows(target, files, keep, prepared)
     local live = M.live(target)
     if not live then return nil, "there is no ..data" end
     if not live:match(M.VERSION) then return nil, "..data reads " .. live end
@@ -96,7 +97,7 @@ function M.shows(target, files, keep)
             if sandbox.kind(path) ~= "directory" then return nil, name .. " is no directory" end
             retained = retained + (name == live and 0 or 1)
             if M.older(live, name) then return nil, "litter, never live: " .. name end
-        elseif name ~= "..data" and name ~= "..lock" then
+        elseif name ~= "..data" and name ~= "..lock" and not (prepared and name == "..next") then
             return nil, ("litter: %q"):format(name)
         end
     end

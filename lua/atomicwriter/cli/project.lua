@@ -9,6 +9,11 @@
 --         reload = "systemctl reload app",
 --     }
 --
+-- With `etcd = { prefix = "/app" }` the keys below a prefix of etcd are files, and the payload may
+-- be left out; with `name = "site"` they are `context.data.site` instead, `PREFIX/db/host` being
+-- `db.host`. `endpoints`, `cacert`, `cert`, `key`, `user` and `password` say how etcd is reached,
+-- where the environment of etcdctl does not. A list of such tables is read as of one revision.
+--
 -- The script runs in its own directory, has all of Lua and of this library, and is read anew when
 -- it changes, together with the modules that it requires.
 -- @module atomicwriter.cli.project

@@ -54,7 +54,9 @@ end
 
 local function check(self, stage)
     local command = self._check
-    if type(command) == "string" then command = process().fill(command, stage) end
+    if type(command) == "string" then
+        command = require("atomicwriter.cli.placeholder").fill(command, stage)
+    end
     return call(self, command, stage, {
         on_stop = self._stays and "finish" or "pass",
         env = environment(self, { ATOMICWRITER_STAGE = stage }),

@@ -10,8 +10,6 @@ local find, format, gsub, match, sub =
     string.find, string.format, string.gsub, string.match, string.sub
 
 local HOSTNAME = "/proc/sys/kernel/hostname"
-local DATA_LINK = "..data"
-local TEMPLATE_SUFFIX = "%.tmpl$"
 
 local function fail(code, message)
     return nil, failure.new { code = code, message = message }
@@ -132,33 +130,6 @@ end
 
 -- Templates -----------------------------------------------------------------------------------
 
-local function key_of(path)
-    return (gsub(match(gsub(path, "/+$", ""), "[^/]*$"), TEMPLATE_SUFFIX, ""))
-end
-
-local function is_left_out(name)
-    return find(name, "^[._]") or find(name, "~$")
-end
-
--- The templates below DIRECTORY, into LIST, each `{ key, path }`.
-local function list_templates(directory, prefix, list)
-    input.note(directory)
-    local names, err = require("atomicwriter.core").list_directory(directory)
-    if not names then return nil, err end
-    for _, item in ipairs(names) do
-        local path = directory .. "/" .. item.name
-        if not is_left_out(item.name) then
-            if item.type == "directory" then
-                local listed, list_err = list_templates(path, prefix .. item.name .. "/", list)
-                if not listed then return nil, list_err end
-            elseif item.type == "file" or item.type == "link" and not input.is_directory(path) then
-                list[#list + 1] = { gsub(prefix .. item.name, TEMPLATE_SUFFIX, ""), path }
-            end
-        end
-    end
-    return list
-end
-
 -- Not through `input`: nobody can watch a file of /proc.
 local function hostname()
     local file = io.open(HOSTNAME, "r")
@@ -170,34 +141,10 @@ end
 local Sources = {}
 Sources.__index = Sources
 
--- A directory that is managed is read through the version that is live now, which a snapshot keeps
--- until everything is rendered.
-local function resolve_directory(self, path)
-    local managed = path .. "/" .. DATA_LINK
-    if not input.is_directory(managed) then return path end
-    input.note(managed)
-    local snapshot, err = require("atomicwriter").open(path)
-    if not snapshot then return nil, err end
-    self._snapshots[#self._snapshots + 1] = snapshot
-    return path .. "/" .. snapshot.version
-end
-
-local function find_templates(self, path, key)
-    if key then
-        local valid, key_err = require("atomicwriter.payload").check_key((gsub(key, "/+$", "")))
-        if not valid then return nil, key_err end
-    end
-    local directory, why, errno = input.is_directory(path)
-    if directory == nil then return nil, input.failure(path, why, errno) end
-    if not directory then return { { key or key_of(path), path } } end
-    local resolved, snapshot_err = resolve_directory(self, gsub(path, "(.)/+$", "%1"))
-    if not resolved then return nil, snapshot_err end
-    return list_templates(resolved, key and gsub(key, "/+$", "") .. "/" or "", {})
-end
-
 local function add_templates(self, builder, context)
     for _, given in ipairs(self._templates) do
-        local list, err = find_templates(self, given[1], given[2])
+        local list, err = require("atomicwriter.cli.template_files").find(given[1], given[2],
+            self._snapshots)
         if not list then return blame("--template", err) end
         for _, item in ipairs(list) do
             local text, render_err = require("atomicwriter.template").render_file(item[2],

@@ -70,6 +70,8 @@ local M = {}
 -- @tparam function body called with the task
 -- @treturn Task its field `due` is the time at which it wants a step, if any
 function M.new(body)
+    -- luv calls back in the coroutine in which it was loaded, which must outlive it: never in ours.
+    process.uv()
     local self = setmetatable({ done = false }, Task)
     self._thread = coroutine.create(function() body(self) end)
     return self

@@ -130,7 +130,7 @@ local M = {}
 function M.new(client, prefix, target, opts)
     local self = setmetatable({
         target = target, key = prefix .. opts.host .. target, _host = opts.host,
-        _client = client, _console = opts.console, _ttl = max(1, opts.ttl or TTL),
+        _client = client, _console = opts.console, _ttl = max(1, math.ceil(opts.ttl or TTL)),
     }, Announcement)
     self.task = require("atomicwriter.cli.task").new(function(task) run(self, task) end)
     return self
