@@ -89,8 +89,7 @@ void aw_writer_close(aw_writer *writer)
 {
     if (!writer)
         return;
-    aw_after_wait(writer);
-    aw_ahead_close(&writer->ahead); /* INV-2: its name is left to the next write */
+    aw_after_end(writer);
     aw_list_clear(&writer->warnings);
     aw_memo_drop(&writer->learned);
     aw_memo_clear(&writer->memo);
