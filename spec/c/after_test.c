@@ -743,6 +743,29 @@ TEST(paths_change, "files that come and go are linked ahead, too: nothing that s
     aw_writer_close(writer);
 }
 
+/* What goes from the live version and from the payload differs in neither. */
+TEST(gone_from_both, "G5: a name is dropped whose file somebody has removed when it was not wanted any more")
+{
+    static const file smaller[] = { REST, { NULL, NULL, 0, NULL } };
+    static const file other[] = { F("d/e/f", "changed\n"), F("tls/key", "secret\n"),
+                                  FM("tls/cert", "CERTIFICATE\n", 0640), { NULL, NULL, 0, NULL } };
+
+    for (int i = 0; i < 2 * KINDS; i++) {
+        const aw_options options = options_of_kind(i / 2);
+        const file *wanted = i % 2 ? other : smaller;
+        aw_writer *writer;
+        const char *odd;
+
+        begin_anew();
+        writer = prepared_writer(&options);
+        CHECK(top_gone_from_live());
+        CHECK(must(writer, wanted) == (i % 2));
+        odd = wrong(&options, wanted, 0);
+        CHECK_THAT(!odd, "kind %d, %s: %s", i / 2, i % 2 ? "change" : "no-op", odd);
+        aw_writer_close(writer);
+    }
+}
+
 /* By a process that ends without a word. */
 static void in_a_child_that_dies(void (*act)(void))
 {
@@ -1345,6 +1368,8 @@ static void go_at_random(unsigned long long seed, unsigned rounds)
             d = drift_at_random(settled);
         else if (round > 0)
             ask(writer, files);
+        if (round > 0 && settled && roll(6) == 0)
+            unlink(in_live(files[roll((unsigned)count_files(files))].path));
         payload = next_payload(files, last);
         rc = aw_write(writer, payload, NULL, &result, &err);
         if (rc < 0 && d && d->refused) {
