@@ -10,6 +10,7 @@
  *                          symlink and rename it over ..data; remove the old one
  *     floor onechanged N   the same, but link all files except one from the old
  *     floor unchanged N    open, read, compare, close each file
+ *     floor verified N     the same with fstat, to compare mode and owner
  *     floor stat N         one statx of each file, in a directory that is open
  *     floor perfile N      without versions: write a temporary file beside each,
  *                          set its mode, rename it over the old one
@@ -41,10 +42,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum work { REWRITE, ONECHANGED, UNCHANGED, STAT, PERFILE, PERFILEONE, WORKS };
+enum work { REWRITE, ONECHANGED, UNCHANGED, VERIFIED, STAT, PERFILE, PERFILEONE, WORKS };
 
 static const char *const work_names[WORKS] = {
-    "rewrite", "onechanged", "unchanged", "stat", "perfile", "perfileone"
+    "rewrite", "onechanged", "unchanged", "verified", "stat", "perfile", "perfileone"
 };
 
 static const char *const durability_names[] = { "", "+fsync", "+flush", "+syncfs" };
@@ -74,6 +75,7 @@ static void do_work(floor_state *s, const turn *now)
     case REWRITE:    rewrite(&s->tree, now);      break;
     case ONECHANGED: change_one(&s->tree, now);   break;
     case UNCHANGED:  compare(&s->tree, now);      break;
+    case VERIFIED:   verify(&s->tree, now);       break;
     case STAT:       look(&s->tree, s->at);       break;
     case PERFILE:    replace_each(&s->tree, now); break;
     case PERFILEONE: replace_one(&s->tree, now);  break;
@@ -95,7 +97,7 @@ static void allow_open_files(void)
 static double repeat(floor_state *s)
 {
     bool moves = s->work == REWRITE || s->work == ONECHANGED;
-    bool writes = s->work != UNCHANGED && s->work != STAT;
+    bool writes = s->work < UNCHANGED || s->work >= PERFILE;
     turn now = { versions[s->live], versions[1 - s->live], NULL };
     double start;
 
@@ -157,7 +159,7 @@ static size_t find(const char *text, size_t length, const char *const *names, si
 static int usage(void)
 {
     fputs("usage: floor WORK N [DIR [flat|dirs [REPETITIONS]]]\n"
-          "WORK: unchanged, stat, perfile[+fsync], perfileone[+fsync],\n"
+          "WORK: unchanged, verified, stat, perfile[+fsync], perfileone[+fsync],\n"
           "      rewrite or onechanged[+fsync|+flush|+syncfs]\n", stderr);
     return 2;
 }

@@ -47,9 +47,11 @@ void change_one(const tree *t, const turn *now)
 
 /* ---- without a change -------------------------------------------------- */
 
-void compare(const tree *t, const turn *now)
+static void compare_each(const tree *t, const turn *now, bool looks)
 {
     char seen[SIZE + 1];
+    struct stat st;
+    uid_t owner = looks ? geteuid() : 0;
     int at = version_open(t, now->old), below = -1;
 
     for (size_t i = 0; i < t->count; i++) {
@@ -59,10 +61,22 @@ void compare(const tree *t, const turn *now)
         need(fd >= 0 && read(fd, seen, sizeof seen) == SIZE, "read");
         if (memcmp(seen, now->text, SIZE) != 0)
             exit(1);
+        need(!looks || (fstat(fd, &st) == 0 && (st.st_mode & 07777) == 0644
+                        && st.st_uid == owner), "fstat");
         close(fd);
     }
     tree_leave(&below);
     close(at);
+}
+
+void compare(const tree *t, const turn *now)
+{
+    compare_each(t, now, false);
+}
+
+void verify(const tree *t, const turn *now)
+{
+    compare_each(t, now, true);
 }
 
 void look(const tree *t, int at)

@@ -13,6 +13,9 @@ void change_one(const tree *t, const turn *now);
 /* Open, read, compare and close each file of the live version. */
 void compare(const tree *t, const turn *now);
 
+/* The same with a look at its mode and owner. */
+void verify(const tree *t, const turn *now);
+
 /* statx of each file of the version AT, and nothing else. */
 void look(const tree *t, int at);
 

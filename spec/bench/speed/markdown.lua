@@ -140,12 +140,48 @@ local function brief_others(results, place, ns)
     return line(head) .. "\n" .. rule(#head) .. "\n" .. table.concat(lines, "\n") .. "\n\n"
 end
 
-local function brief(results)
+-- What the README says in sentences: a line for each of these that was measured.
+local SENTENCES = {
+    { "unchanged-open", "flat", 1, "an open writer, one file, not changed: %.0f µs",
+        function(found) return found.sides[1].median end },
+    { "durable-neighbour", "flat", 10, "ten files, durable, beside 200 MB of somebody else's: %.1f "
+        .. "times as long as without; one syncfs then takes %.0f times as long as they do",
+        function(found) return found.ratio, found.sides[3].median / found.sides[1].median end },
+    { "prepare-early", "dirs", 10000, "prepare and early, one of 10,000 changed: %.1f times faster "
+        .. "than the floor, %.1f times faster than without them, %.1f ms",
+        function(found)
+            local ours = found.sides[1].median
+            return found.ratio, found.sides[3].median / ours, ours / 1000
+        end },
+    { "early", "dirs", 10000, "early, all of 10,000 changed: %.2f of the floor's time, %.2f of "
+        .. "what it takes without, and %.2f with the thread's",
+        function(found)
+            local without = found.sides[4].median
+            return found.ratio, found.sides[1].median / without, found.sides[3].median / without
+        end },
+    { "copy", "100M", 10, "ten files of 100 MiB by source: %.2f of the time of cp --reflink=auto",
+        function(found) return found.ratio end },
+}
+
+local function brief_list(results, places)
+    local lines = {}
+    for _, each in ipairs(SENTENCES) do
+        for _, place in ipairs(places) do
+            local found = find(results, each[1], place.name, each[2], each[3])
+            if found then
+                lines[#lines + 1] = ("- %s: " .. each[4]):format(place.name, each[5](found))
+            end
+        end
+    end
+    return #lines > 0 and table.concat(lines, "\n") .. "\n\n" or ""
+end
+
+local function brief(results, places)
     return brief_table(results, "times the floor's time: tmpfs, ext4", { "tmpfs", "ext4" }, NS,
             TABLES[1].rows)
         .. brief_table(results, "durable, times faster than fsync of each: ext4, xfs, btrfs",
             { "ext4", "xfs", "btrfs" }, { 10, 100, 1000 }, TABLES[2].rows)
-        .. brief_others(results, "ext4", { 100, 1000 })
+        .. brief_others(results, "ext4", { 100, 1000 }) .. brief_list(results, places)
 end
 
 -- ---- in full ---------------------------------------------------------------
@@ -225,7 +261,7 @@ directory.
     for _, plot in ipairs(plots) do
         parts[#parts + 1] = ("![%s, on %s](%s)\n"):format(plot.title, plot.place, plot.file)
     end
-    parts[#parts + 1] = "\n## In short\n\n" .. brief(results)
+    parts[#parts + 1] = "\n## In short\n\n" .. brief(results, places)
     parts[#parts + 1] = "## Ratios\n\n"
     for _, each in ipairs(TABLES) do
         parts[#parts + 1] = table_of(results, places, each.title, each.rows, cell)

@@ -82,7 +82,7 @@ return function(arguments)
         from = given.from and split(given.from),
         command = given.command or "make bench",
         wants = begins_with_one_of(split(given.only or "")),
-        seconds = tonumber(given.seconds) or (quick and 0.2 or 1.5),
+        seconds = tonumber(given.seconds) or (quick and 0.2 or 1),
         n = chosen(given.n, quick and "1,100,1000", tonumber),
         layouts = chosen(given.layout, quick and "flat"),
         places = split(given.place or "tmpfs,ext4,xfs,btrfs"),

@@ -40,6 +40,7 @@ M.rows = {
         name = "unchanged-fresh",
         what = "none changed, by a fresh writer; base: open, read, compare, close",
         work = { differ = "none", fresh = true }, base = "unchanged", limit = always(1.15),
+        others = { "verified" },
         n = ALL, layouts = { "flat", "dirs" }, places = CACHED,
     }, {
         name = "unchanged-open",
