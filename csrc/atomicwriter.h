@@ -267,7 +267,7 @@ AW_API void aw_writer_set_lock_timeout(aw_writer *writer, int64_t timeout);
  * such a function, or with the child. */
 AW_API void aw_writer_settle(aw_writer *writer);
 
-/* Waits as aw_writer_settle() does. */
+/* Waits as aw_writer_settle() does, and takes "..next" away unless somebody else writes. */
 AW_API void aw_writer_close(aw_writer *writer);
 
 /* A list of strings; part of aw_result, freed with it. */

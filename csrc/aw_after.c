@@ -1,13 +1,15 @@
 /* aw_after: see the header. */
-#define _GNU_SOURCE /* LOCK_UN */
+#define _GNU_SOURCE /* LOCK_UN, AT_SYMLINK_NOFOLLOW */
 #include "aw_after.h"
 
+#include "aw_at.h"
 #include "aw_error.h"
 #include "aw_name.h"
 #include "aw_recover.h"
 #include "aw_snapshot.h"
 #include "aw_sys.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -151,4 +153,27 @@ void aw_after_tell(aw_writer *writer, aw_result *result)
     for (size_t i = 0; i < writer->warnings.count; i++)
         (void)aw_list_add(&result->warnings, writer->warnings.items[i], &ignored);
     aw_list_clear(&writer->warnings);
+}
+
+static void drop_ahead(const aw_writer *writer)
+{
+    aw_lock lock = AW_LOCK_INIT;
+    aw_error ignored;
+    struct stat st;
+    int target = aw_target_open(writer->target, &ignored);
+
+    if (target >= 0 && aw_lock_take(target, aw_lock_clock(), &lock, &ignored) == 0
+        && aw_sys_fstatat(target, AW_NAME_NEXT, &st, AT_SYMLINK_NOFOLLOW) == 0
+        && st.st_ino == writer->ahead.inode)
+        (void)aw_at_remove_tree(target, AW_NAME_NEXT, &ignored);
+    aw_close_fd(&lock.fd);
+    aw_close_fd(&target);
+}
+
+void aw_after_end(aw_writer *writer)
+{
+    aw_after_wait(writer);
+    if (writer->ahead.fd >= 0 && writer->ahead.pid == aw_sys_getpid())
+        drop_ahead(writer);
+    aw_ahead_close(&writer->ahead);
 }

@@ -23,6 +23,10 @@ bool aw_after_go_on(aw_txn *t);
 /* Put into RESULT what the writer's threads have warned of, and nobody was told yet. */
 void aw_after_tell(aw_writer *writer, aw_result *result);
 
+/* Wait for it, and take away what was made ahead of time, quietly: if another writer has the
+ * lock, that one sweeps it. For a writer that is being closed. */
+void aw_after_end(aw_writer *writer);
+
 /* Wait for the writer's thread, if there is one. */
 void aw_after_wait(aw_writer *writer);
 

@@ -91,6 +91,7 @@ static int make(int target, const aw_lock *lock, const aw_payload *payload, cons
     }
     memcpy(ahead->of, version, strlen(version) + 1);
     ahead->inode = st.st_ino;
+    ahead->pid = aw_sys_getpid();
     ahead->fd = aw_take_fd(&stage.fd);
     return 0;
 }

@@ -22,9 +22,10 @@ typedef struct aw_ahead {
     uint64_t inode;               /* its                                     */
     char     of[AW_VERSION_MAX];  /* the version that it has the files of    */
     uint64_t folders;             /* a sketch of its directories             */
+    int      pid;                 /* who made it; a forked child has not     */
 } aw_ahead;
 
-#define AW_AHEAD_INIT { -1, 0, "", 0 }
+#define AW_AHEAD_INIT { -1, 0, "", 0, 0 }
 
 /* Make it from VERSION, the live one, open at LIVE, in TARGET, where there is none, under
  * LOCK. DURABLE: its directories are synced. The files have to be durable already. On failure

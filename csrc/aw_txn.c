@@ -252,7 +252,7 @@ static void believe_note(aw_txn *t)
 {
     static const aw_note none = AW_NOTE_INIT;
     const aw_names *names = &t->writer->names;
-    aw_stamp stamp = aw_stamp_of(&t->seen);
+    aw_stamp stamp = aw_stamp_of(&t->seen), version = aw_stamp_of(&t->live.st);
     bool clean;
 
     aw_lock_read_note(t->lock.fd, &t->note);
@@ -262,6 +262,7 @@ static void believe_note(aw_txn *t)
             && t->note.retained <= t->writer->options.keep;
     t->remembered = names->count > 0 && t->live.fd >= 0
                     && aw_stamp_compare(&stamp, &names->stamp) == 0
+                    && aw_stamp_compare(&version, &names->version) == 0
                     && strcmp(names->versions[0], t->live.name) == 0;
     t->synced = (clean && t->note.synced) || (t->remembered && names->synced);
     t->untouched = t->remembered || (clean && (t->note.synced || !aw_txn_is_durable(t)));
@@ -339,13 +340,14 @@ static void remember_names(aw_txn *t, const aw_stamp *stamp)
 {
     aw_names *names = &t->names;
 
-    if (t->scan.version_count >= AW_NAMES_MAX)
+    if (t->scan.version_count >= AW_NAMES_MAX || !t->sketched)
         return;
     memcpy(names->versions[0], t->stage.name, sizeof t->stage.name);
     for (size_t i = 0; i < t->scan.version_count; i++)
         snprintf(names->versions[i + 1], AW_VERSION_MAX, "%s", t->scan.versions[i]);
     names->count = t->scan.version_count + 1;
     names->stamp = *stamp;
+    names->version = t->made;
     names->sketch = t->scan.sketch;
 }
 

@@ -23,9 +23,10 @@
 enum { AW_NAMES_MAX = 8 };
 
 /* The names in the target, as the writer left them, with versions that it need not look
- * for: while the target has this ctime. */
+ * for: while the target and the live version have these ctimes. */
 typedef struct aw_names {
-    aw_stamp stamp;      /* of the target; 0: nothing is known               */
+    aw_stamp stamp;      /* of the target                                    */
+    aw_stamp version;    /* of the live version, which has all that is shown */
     uint64_t sketch;
     bool     synced;     /* by a write that changed nothing                  */
     size_t   count;      /* of versions, newest first, the live one too      */
@@ -77,6 +78,7 @@ typedef struct aw_txn {
     aw_ahead         ahead;         /* made for the next write                */
     bool             sketched;      /* the new version's directories were,    */
     uint64_t         folders;       /* before anybody saw them                */
+    aw_stamp         made;          /* its own ctime then                     */
     aw_stamp         surveyed;      /* the target's ctime before its names    */
     bool             sure;          /* were read; later changes give another  */
     aw_scan          scan;

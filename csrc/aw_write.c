@@ -89,8 +89,7 @@ void aw_writer_close(aw_writer *writer)
 {
     if (!writer)
         return;
-    aw_after_wait(writer);
-    aw_ahead_close(&writer->ahead); /* INV-2: its name is left to the next write */
+    aw_after_end(writer);
     aw_list_clear(&writer->warnings);
     aw_memo_drop(&writer->learned);
     aw_memo_clear(&writer->memo);
@@ -216,9 +215,13 @@ static int make_version(aw_txn *t)
 static void sketch_version(aw_txn *t)
 {
     aw_stamp line;
+    struct stat st;
 
     t->sketched = t->draws_lines && aw_lock_draw_line(&t->lock, &line)
-                  && aw_memo_sketch(t->stage.fd, t->payload, NULL, NULL, &t->folders);
+                  && aw_memo_sketch(t->stage.fd, t->payload, NULL, NULL, &t->folders)
+                  && aw_sys_fstat(t->stage.fd, &st) == 0;
+    if (t->sketched)
+        t->made = aw_stamp_of(&st);
 }
 
 static int fill_version(aw_txn *t)

@@ -652,11 +652,12 @@ static const file without_d[] = { F("app.conf", "listen = 2\n"), F("tls/key", "s
 
 /* The next unlinkat of NAME fails with EIO. */
 static const char *stuck;
+static int         stuck_flags; /* with these; -1: any                          */
 static unsigned    failures;
 
 static int sticking_unlinkat(int dir, const char *name, int flags)
 {
-    if (stuck && flags == 0 && strcmp(name, stuck) == 0) {
+    if (stuck && (stuck_flags < 0 || flags == stuck_flags) && strcmp(name, stuck) == 0) {
         failures++;
         stuck = NULL;
         errno = EIO;
@@ -669,6 +670,7 @@ static void let_stick(const char *name)
 {
     kernel = aw_sys;
     stuck = name;
+    stuck_flags = -1;
     failures = 0;
     aw_sys.unlinkat = sticking_unlinkat;
 }
@@ -685,6 +687,7 @@ TEST(stale_name, "G3, G5: a stale name that could not be dropped is told, and sw
         begin_anew();
         writer = prepared_writer(&options);
         let_stick("d");
+        stuck_flags = 0; /* the link, not the directory */
         CHECK_OK(try_write(writer, without_d, &result, &err), &err);
         aw_writer_settle(writer);
         CHECK(failures == 1 && result.warnings.count == 1);
@@ -694,6 +697,72 @@ TEST(stale_name, "G3, G5: a stale name that could not be dropped is told, and sw
         CHECK_THAT(!odd, "kind %d: %s", kind, odd);
         aw_writer_close(writer);
         aw_sys = kernel;
+    }
+}
+
+TEST(closed, "a writer that is closed takes ..next with it, unless it is another's")
+{
+    const aw_options options = options_of_kind(KINDS - 1);
+    aw_writer *writer, *other;
+
+    need_lines();
+    begin_anew();
+    writer = prepared_writer(&options);
+    CHECK(disk_exists("target/..next"));
+    aw_writer_close(writer);
+    CHECK(!disk_exists("target/..next"));
+    writer = prepared_writer(&options);
+    other = prepared_writer(&options);
+    CHECK(disk_exists("target/..next"));
+    aw_writer_close(writer); /* its own is gone */
+    CHECK(disk_exists("target/..next"));
+    aw_writer_close(other);
+    CHECK(!disk_exists("target/..next"));
+}
+
+TEST(paths_change, "files that come and go are linked ahead, too: nothing that stays is linked anew")
+{
+    const file *more = FILES(F("app.conf", "listen = 2\n"), F("a/b", "new\n"), F("zz", "new\n"),
+                             F("d/e/f", "deep\n"), F("tls/key", "secret\n"),
+                             FM("tls/cert", "CERTIFICATE\n", 0640));
+    const aw_options options = options_of_kind(KINDS - 1);
+    const file *sets[] = { more, second, fourth, second };
+    const char *odd;
+    aw_writer *writer;
+
+    need_lines();
+    begin_anew();
+    aw_sys.thread_start = run_at_once;
+    aw_sys.thread_join = join_nothing;
+    writer = prepared_writer(&options);
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        must(writer, sets[i]);
+        odd = wrong(&options, sets[i], 0);
+        CHECK_THAT(!odd, "set %zu: %s", i, odd);
+    }
+    aw_writer_close(writer);
+}
+
+/* What goes from the live version and from the payload differs in neither. */
+TEST(gone_from_both, "G5: a name is dropped whose file somebody has removed when it was not wanted any more")
+{
+    static const file smaller[] = { REST, { NULL, NULL, 0, NULL } };
+    static const file other[] = { F("d/e/f", "changed\n"), F("tls/key", "secret\n"),
+                                  FM("tls/cert", "CERTIFICATE\n", 0640), { NULL, NULL, 0, NULL } };
+
+    for (int i = 0; i < 2 * KINDS; i++) {
+        const aw_options options = options_of_kind(i / 2);
+        const file *wanted = i % 2 ? other : smaller;
+        aw_writer *writer;
+        const char *odd;
+
+        begin_anew();
+        writer = prepared_writer(&options);
+        CHECK(top_gone_from_live());
+        CHECK(must(writer, wanted) == (i % 2));
+        odd = wrong(&options, wanted, 0);
+        CHECK_THAT(!odd, "kind %d, %s: %s", i / 2, i % 2 ? "change" : "no-op", odd);
+        aw_writer_close(writer);
     }
 }
 
@@ -778,7 +847,7 @@ TEST(half_swept, "G5: what a rollback could not remove of ..next is swept by the
     aw_error err;
 
     need_lines();
-    let_stick("..next");
+    let_stick("key"); /* in ..next */
     CHECK_OK(aw_rollback(writer, live, NULL, NULL, &result, &err), &err);
     CHECK(!result.changed && failures == 1 && result.warnings.count == 1);
     aw_result_clear(&result);
@@ -966,6 +1035,40 @@ static int no_thread(pthread_t *thread, void *(*run)(void *), void *argument)
     (void)argument;
     errno = EAGAIN;
     return -1;
+}
+
+/* A thread that has not come to anything yet. */
+static int start_nothing(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    (void)thread;
+    (void)run;
+    (void)argument;
+    return 0;
+}
+
+TEST(forked_copies, "G6: a forked child gives back what it has of its parent's thread, the lock too")
+{
+    const aw_options options = options_of_kind(KINDS - 1);
+    size_t before = disk_open_files();
+    aw_writer *writer;
+    int status;
+    pid_t child;
+
+    kernel = aw_sys;
+    begin_anew();
+    writer = open_with(&options);
+    aw_sys.thread_start = start_nothing;
+    aw_sys.thread_join = join_nothing;
+    must(writer, first);
+    CHECK(disk_open_files() > before);
+    child = fork();
+    if (child == 0) {
+        aw_writer_settle(writer);
+        _exit(disk_open_files() == before ? 0 : 1);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status));
+    CHECK_THAT(WEXITSTATUS(status) == 0, "the child has kept some");
+    aw_sys = kernel; /* the writer's thread never ends, so it is not closed */
 }
 
 TEST(no_threads, "where no thread can be started, the call does all of it")
@@ -1265,6 +1368,8 @@ static void go_at_random(unsigned long long seed, unsigned rounds)
             d = drift_at_random(settled);
         else if (round > 0)
             ask(writer, files);
+        if (round > 0 && settled && roll(6) == 0)
+            unlink(in_live(files[roll((unsigned)count_files(files))].path));
         payload = next_payload(files, last);
         rc = aw_write(writer, payload, NULL, &result, &err);
         if (rc < 0 && d && d->refused) {

@@ -850,6 +850,15 @@ TEST(ahead, "G2 G3 G5 G8: faults in a write that takes what was made ahead of ti
                         .ahead = true, .stride = 3 });
 }
 
+TEST(ahead_and_others, "G2 G3 G5 G8: faults where names come and go in what was made ahead of time")
+{
+    explore((scenario){ .history = { MANY("0", "3"), MANY("1", "3") },
+                        .after = FILES(F("a/b", "1"), FM("d/x", "2", 0600), F("d/e/y", "3"),
+                                       F("f/g", ""), F("new/z", "4")),
+                        .other = MANY("1", "!"), .keep = 1, .act = act_write, .remembers = true,
+                        .ahead = true, .stride = 2 });
+}
+
 TEST(not_ahead, "G2 G3 G5 G8: faults in a write that cannot take what was made ahead of time")
 {
     explore((scenario){ .history = { MANY("0", "3"), MANY("1", "3") }, .after = NEW,

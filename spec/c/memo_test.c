@@ -25,7 +25,7 @@
 static const file files[] = { ENTRIES, { NULL, NULL, 0, NULL } };
 
 static aw_sys_table real;
-static unsigned     opened, stats, read_calls;
+static unsigned     opened, stats, read_calls, lists;
 
 static int count_openat(int dir, const char *name, int flags, mode_t mode)
 {
@@ -43,6 +43,12 @@ static ssize_t count_read(int fd, void *buffer, size_t size)
 {
     read_calls++;
     return real.read(fd, buffer, size);
+}
+
+static ssize_t count_getdents(int fd, void *buffer, size_t size)
+{
+    lists++;
+    return real.getdents(fd, buffer, size);
 }
 
 /* Whatever the disk and the kernel here are, one that is known. */
@@ -68,6 +74,7 @@ static void count_calls(void)
     aw_sys.openat = count_openat;
     aw_sys.fstatat = count_fstatat;
     aw_sys.read = count_read;
+    aw_sys.getdents = count_getdents;
 }
 
 static void pretend(long fs_type, const char *kernel)
@@ -493,6 +500,32 @@ TEST(grown, "a payload that is given more files, though it is the writer's, is s
     aw_writer_close(writer);
 }
 
+TEST(replaced, "a payload that an entry was replaced in, though it is the writer's, is seen as it is")
+{
+    aw_writer *writer = writer_keeping(1);
+    aw_payload *payload = payload_of(files);
+    aw_entry entry = AW_ENTRY_INIT;
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+        aw_result_clear(&result);
+        aw_writer_remember(writer, payload);
+        let_the_clock_tick();
+    }
+    entry.data = "listen = 9090\n";
+    entry.size = strlen(entry.data);
+    CHECK_OK(aw_payload_replace(payload, 0, &entry, &err), &err);
+    CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+    CHECK_TEXT(joined(&result.updated), "app.conf");
+    aw_result_clear(&result);
+    aw_writer_remember(writer, payload);
+    CHECK_CLEAN("target", FILES(F("app.conf", "listen = 9090\n"), F("tls/key", "secret\n"),
+                                FM("tls/cert", "CERTIFICATE\n", 0640)), 1);
+    aw_writer_close(writer);
+}
+
 TEST(has, "a payload says what was added to it, once it was used")
 {
     const aw_entry nothing = AW_ENTRY_INIT;
@@ -528,8 +561,9 @@ TEST(unknown, "G8: where stats may come from a cache, each file is read")
         disk_mkdir("target", 0755);
         writer = knowing_writer();
         count_calls();
+        lists = 0;
         CHECK(!write_known(writer, files));
-        CHECK_THAT(opened == 3, "%u files were read", opened);
+        CHECK_THAT(opened == 3 && lists > 2, "%u files were read, %u lists", opened, lists);
         aw_sys = real;
         aw_writer_close(writer);
         disk_remove("target");

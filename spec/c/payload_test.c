@@ -200,3 +200,91 @@ TEST(copies, "paths are copied, so the caller's may change once they are added")
     aw_payload_free(payload);
     aw_payload_free(NULL);
 }
+
+/* ---- deriving ----------------------------------------------------------- */
+
+static aw_payload *derived_from(const aw_payload *payload)
+{
+    aw_payload *derived = NULL;
+    aw_error err;
+
+    CHECK_OK(aw_payload_derive(payload, &derived, &err), &err);
+    return derived;
+}
+
+static bool has_text(const aw_payload *payload, size_t index, const char *path, const char *text)
+{
+    aw_entry entry = AW_ENTRY_INIT;
+
+    entry.data = text;
+    entry.size = strlen(text);
+    return aw_payload_has(payload, index, path, strlen(path), &entry);
+}
+
+static void replace_text(aw_payload *payload, size_t index, const char *text)
+{
+    aw_entry entry = AW_ENTRY_INIT;
+    aw_error err;
+
+    entry.data = text;
+    entry.size = strlen(text);
+    CHECK_OK(aw_payload_replace(payload, index, &entry, &err), &err);
+}
+
+TEST(derived, "a derived payload differs where it was told to, whichever is freed first")
+{
+    for (int first = 0; first < 2; first++) {
+        aw_payload *base = payload_of(FILES(F("b/x", "1"), F("a", "2"), FS("s", "/dev/null", "")));
+        aw_payload *derived, *again;
+        aw_error err;
+
+        CHECK_OK(aw_payload_seal(base, &err), &err);
+        derived = derived_from(base);
+        replace_text(derived, 0, "other");
+        CHECK(has_text(base, 0, "b/x", "1") && has_text(derived, 0, "b/x", "other"));
+        CHECK(has_text(derived, 1, "a", "2") && aw_payload_same_paths(base, derived));
+        again = derived_from(derived);
+        aw_payload_free(first ? base : derived);
+        replace_text(again, 1, "third");
+        aw_payload_free(first ? derived : base);
+        CHECK(has_text(again, 0, "b/x", "other") && has_text(again, 1, "a", "third"));
+        CHECK(aw_payload_shows(again, "b") && aw_payload_shows(again, "s"));
+        aw_payload_free(again);
+    }
+}
+
+TEST(derived_and_added, "who was derived may be given more files, and who was derived from may not")
+{
+    aw_payload *base = payload_of(FILES(F("b/x", "1"), F("a", "2")));
+    aw_payload *derived, *again;
+    aw_error err;
+
+    CHECK_OK(aw_payload_seal(base, &err), &err);
+    derived = derived_from(base);
+    CHECK(add_text(base, "late", &err) < 0 && err.code == AW_E_INVALID_PAYLOAD);
+    CHECK_OK(add_text(derived, "c/d", &err), &err);
+    CHECK_OK(aw_payload_seal(derived, &err), &err);
+    CHECK(!aw_payload_same_paths(base, derived) && aw_payload_shows(derived, "c"));
+    again = derived_from(derived);
+    aw_payload_free(derived);
+    aw_payload_free(base);
+    CHECK(aw_payload_shows(again, "c") && aw_payload_shows(again, "a"));
+    CHECK_OK(aw_payload_seal(again, &err), &err);
+    aw_payload_free(again);
+}
+
+TEST(refused_entry, "an entry that is wrong is refused, and the old one stays")
+{
+    aw_payload *base = payload_of(FILES(F("a", "1"))), *derived;
+    aw_entry entry = AW_ENTRY_INIT;
+    aw_error err;
+
+    CHECK_OK(aw_payload_seal(base, &err), &err);
+    derived = derived_from(base);
+    entry.mode = 01000;
+    CHECK(aw_payload_replace(derived, 0, &entry, &err) < 0 && err.code == AW_E_INVALID_PAYLOAD);
+    CHECK_TEXT(err.path, "a");
+    CHECK(has_text(derived, 0, "a", "1"));
+    aw_payload_free(derived);
+    aw_payload_free(base);
+}

@@ -824,6 +824,14 @@ TEST(ahead, "G4: a power cut around writes that take what a thread has made ahea
     go_on(ACTS(FULL(SAME("1", "3")), FULL(SAME("1", "!")), FULL(SAME("2", "!")), FULL(TWO)), 1);
 }
 
+#define BEFORE FILES(F("a", "1"), F("d/x", "2"), F("d/e/y", "3"), F("f/g", ""), F("old/z", "4"))
+#define AFTER  FILES(F("a/b", "1"), F("d/x", "2"), F("d/e/y", "3"), F("f/g", ""), F("new", "4"))
+
+TEST(ahead_and_others, "G4: so it is where files and directories come and go in what was made")
+{
+    go_on(ACTS(FULL(BEFORE), FULL(AFTER), FULL(BEFORE)), 1);
+}
+
 TEST(ahead_keeping_none, "G4: so it is where the thread drops every version that was live")
 {
     go_on(ACTS(FULL(SAME("1", "3")), FULL(SAME("1", "!")), FULL(SAME("1", "!")),

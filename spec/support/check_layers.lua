@@ -12,9 +12,9 @@ local sources, objects = assert(arg[1]), assert(arg[2])
 -- Lowest first.
 local order = {
     "aw_error", "aw_memory", "aw_meter", "aw_sys", "aw_path", "aw_name", "aw_payload", "aw_at",
-    "aw_stamp", "aw_lock", "aw_memo", "aw_current", "aw_compare", "aw_stage", "aw_links",
-    "aw_recover", "aw_ahead", "aw_snapshot", "aw_watch", "aw_inspect", "aw_txn", "aw_after",
-    "aw_write", "aw_versions",
+    "aw_stamp", "aw_lock", "aw_memo", "aw_current", "aw_rules", "aw_compare", "aw_stage",
+    "aw_links", "aw_recover", "aw_ahead", "aw_snapshot", "aw_watch", "aw_inspect", "aw_txn",
+    "aw_after", "aw_write", "aw_versions",
 }
 
 -- What needs no kernel, as Lua patterns. Memory is the one exception.
