@@ -276,6 +276,33 @@ describe("garbage collection", function()
         assert.equal(before, descriptors())
     end)
 
+    it("may close a writer, and mend its payload, while a wrong entry of that is put in words",
+        function()
+            local words = {}
+            for i = 1, 30 * ROUNDS do
+                local target = assert(atomicwriter.new(dir, { durability = "none", keep = 0 }))
+                local payload = { a = "0", ["d/b"] = "0" }
+                assert(target:write(payload))
+                payload["d/b"] = 42
+                collectgarbage()
+                if lua54 then collectgarbage("incremental", 100, 10 + i % 900, 1 + i % 12) end
+                if lua54 then
+                    setmetatable({}, { __gc = function()
+                        payload["d/b"] = "0"
+                        target:close()
+                    end })
+                end
+                for _ = 1, i % 60 do local _ = {} end
+                local _, result, err = pcall(target.write, target, payload)
+                words[tostring(err or result)] = true
+                target:close()
+            end
+            for text in pairs(words) do
+                assert.truthy(text:find("is closed", 1, true)
+                    or text:find("must be a string or a table, not a number", 1, true), text)
+            end
+        end)
+
     it("runs finalizers that use the module, also inside a write of the same writer", function()
         local ran, refused = 0, 0
         local function finalizer()
