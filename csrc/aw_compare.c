@@ -488,7 +488,8 @@ static int compare_with_known(comparison *c, const aw_payload *known, const aw_p
     return 1;
 }
 
-/* As the live version is remembered. */
+/* As the live version is remembered. Not for a rollback, which has wishes of its own for the
+ * directories. */
 static int compare_known(comparison *c, const aw_live *live, const aw_payload *payload,
                          unsigned char *actions)
 {
@@ -496,7 +497,8 @@ static int compare_known(comparison *c, const aw_live *live, const aw_payload *p
     folder_look seen = { c, known, true, NULL };
     uint64_t sketch;
 
-    if (!known || !c->memo->listed || c->learned->clock == AW_CLOCK_NONE
+    if (!known || !c->memo->listed || payload->origin >= 0
+        || c->learned->clock == AW_CLOCK_NONE
         || !aw_memo_sketch(live->fd, known, look_at_folder, &seen, &sketch)
         || sketch != c->memo->folders)
         return 0;
