@@ -43,6 +43,12 @@ describe("a fleet:", function()
         return status, named, about
     end
 
+    -- Run what should end by itself, but not for ever.
+    local function finish(...)
+        local child = store:spawn(...)
+        return child:wait(5)
+    end
+
     local function number(revision) return ("%d"):format(revision) end
 
     it("tells host, target, version, revision, check and reload of each machine", function()
@@ -203,6 +209,30 @@ describe("a fleet:", function()
             local _, named = ask()
             return not named.one and named.two
         end))
+    end)
+
+    it("no announcement below what is read, nor the other way round: it would never end", function()
+        store:put("/app/a", "1")
+        sandbox.write_file(dir .. "/p.lua", ("return { target = '%s/t', create = true, "
+            .. "etcd = { prefix = '/app' } }"):format(dir))
+        sandbox.write_file(dir .. "/x.tmpl", "{{ data.d.a }}")
+        local from = { "write", dir .. "/t", "--create", "--watch" }
+        for _, case in ipairs {
+            { "/app/fleet/", "--from-etcd", "/app", "--announce", "/app/fleet" },
+            { "/app/", "--from-etcd", "/app", "--announce", "/app/" },
+            { "/", "--from-etcd", "/app", "--announce", "/" },
+            { "/app/fleet/", "--template", dir .. "/x.tmpl", "--data-from-etcd", "d=/app",
+                "--announce", "/app/fleet" },
+            { "/app/fleet/", "run", dir .. "/p.lua", "--watch", "--announce", "/app/fleet" },
+        } do
+            local words = case[2] == "run" and {} or { sandbox.unpack(from) }
+            for index = 2, #case do words[#words + 1] = case[index] end
+            local status, _, err = finish(sandbox.unpack(words))
+            assert.equal(2, status, err)
+            assert.truthy(err:find('--announce "' .. case[1] .. '"', 1, true), err)
+            assert.truthy(err:find('and "/app/"', 1, true), err)
+            assert.is_nil(sandbox.kind(dir .. "/t"))
+        end
     end)
 
     it("wrong options are told", function()
