@@ -73,6 +73,16 @@ function M.parse(prefix, output)
     return { files = files, mods = mods, mark = mark, revision = revision }
 end
 
+--- What tells the keys of one revision from those of any other, deletions included: after a key was
+-- put, the newest revision is larger, and after one was only deleted, there are fewer.
+-- @tparam table mods
+-- @treturn table `newest`, the largest revision that set a key, and `keys`, how many there are
+function M.summary(mods)
+    local newest, keys = 0, 0
+    for _, mod in pairs(mods) do newest, keys = max(newest, mod), keys + 1 end
+    return { newest = newest, keys = keys }
+end
+
 local function same(mods, others)
     for path, mod in pairs(mods) do
         if others[path] ~= mod then return false end
