@@ -46,6 +46,9 @@ local function align(requests, feeds, signals)
         if feed.revision < revision then
             local done, err = feed:catch_up(revision, signals)
             if not done and err.kind == "compacted" then feed:refresh() end
+            if not done and err.kind == "future" then -- etcd has gone back, and some do not know
+                for _, each in ipairs(feeds) do each:refresh() end
+            end
             if not done then return nil, err end
         end
     end
