@@ -224,6 +224,16 @@ describe("a fleet:", function()
         assert.equal(0, (ask("--wait", number(data), "--timeout", "20s")))
     end)
 
+    it("an etcd that does not answer in time is an error", function()
+        store.nodes[1]:kill()
+        for _, words in ipairs { { "--wait", "5", "--timeout", "1s" }, {} } do
+            local status, _, err = store:run("fleet", "/fleet", sandbox.unpack(words))
+            assert.equal(1, status)
+            assert.equal(("atomicwriter: etcd at %s: nothing answers\n"):format(store.endpoints),
+                err)
+        end
+    end)
+
     it("nobody there is no success", function()
         local status, out = store:run("fleet", "/fleet")
         assert.equal(1, status)

@@ -1,6 +1,7 @@
 --- `atomicwriter fleet`: who has a revision.
 -- @module atomicwriter.cli.commands.fleet
 
+local failure = require "atomicwriter.failure"
 local options = require "atomicwriter.cli.options"
 local values = require "atomicwriter.cli.values"
 
@@ -79,7 +80,12 @@ local function wait(self)
         if err then break end
         local over = signals.stop or not self.args.wait or process.now() >= deadline
     until over or about and about.all
-    if err or not about then return nil, err or feed.failure end
+    if err then return nil, err end
+    if not about and signals.stop then
+        return nil, failure.new { code = "cancelled", message = "interrupted" }
+    elseif not about then -- the time may be over before etcdctl gives up
+        return nil, feed.failure or self.client:failure "Error: deadline exceeded"
+    end
     return about
 end
 

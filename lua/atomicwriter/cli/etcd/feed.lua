@@ -6,7 +6,7 @@
 --
 -- - When the connection is lost, `watch` keeps quiet, and resumes by itself, without a gap; after a
 --   long time it looks for the server every two minutes only. So it is asked for its progress every
---   three seconds. In 3.4.23 the answer may overtake events, so that all it tells is that there is a
+--   three seconds. In 3.4.23 the answer may overtake events: all it tells is that there is a
 --   connection, and that etcd has gone back, when it has a revision before ours: a backup was
 --   restored, or etcd was made anew. Then, or when there is no answer, a check is made at once.
 -- - etcd's gRPC proxy never answers that. So a check, a read of the keys alone, is made once a
