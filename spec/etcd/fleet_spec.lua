@@ -224,6 +224,24 @@ describe("a fleet:", function()
         assert.equal(0, (ask("--wait", number(data), "--timeout", "20s")))
     end)
 
+    it("after etcd has gone back, a machine reads again, and only then has it", function()
+        for i = 1, 20 do store:put("/app/a", tostring(i)) end
+        local child = machine "one"
+        assert.equal(0, (ask("--wait", "21")))
+        sandbox.sleep(4) -- the watch has been answered once
+        store.nodes[1]:kill()
+        child:kill "STOP"
+        sandbox.rmtree(store.nodes[1].dir)
+        store.nodes[1]:start()
+        store:wait()
+        store:put("/app/a", "restored")
+        assert.equal(1, (ask()))
+        child:kill "CONT"
+        assert.truthy(eventually(function() return ask() == 0 end, 30))
+        assert.equal("restored", sandbox.read_file(dir .. "/one/a"))
+        says(child, "etcd has gone back from revision 21 to 2")
+    end)
+
     it("an etcd that does not answer in time is an error", function()
         store.nodes[1]:kill()
         for _, words in ipairs { { "--wait", "5", "--timeout", "1s" }, {} } do
