@@ -499,6 +499,7 @@ describe("atomicwriter write", function()
             assert.truthy(stderr:find("^atomicwriter: [^\n]*the reload failed: the command exited "
                 .. "with status 1; rolled back to [^\n]*\n$"), stderr)
             assert.truthy(stderr:find(good, 1, true))
+            assert.truthy(stderr:find(", live as " .. volume.live(target) .. "\n", 1, true), stderr)
             assert.truthy(stdout:find("rolled back", 1, true))
         end)
 

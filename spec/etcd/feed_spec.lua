@@ -68,6 +68,67 @@ describe("a feed of etcd", function()
         assert.is_true(it_feeds.revision < 10)
     end)
 
+    -- A feed as it is outside of specs, but that no check comes in time.
+    local function start_unhurried()
+        it_feeds:close()
+        it_feeds = feed.new(assert(client.new { endpoints = store.endpoints }), "/app/",
+            { console = it_feeds._console, follows = true, check = 1000 })
+        store:put("/app/a", "1")
+        has "1"
+        goes_on_until(function() return it_feeds._pulses end)
+    end
+
+    it("tells within seconds that the connection is lost, and that it is back", function()
+        start_unhurried()
+        store.nodes[1]:kill()
+        local killed = process.now()
+        goes_on_until(function() return #told > 0 end)
+        assert.is_true(process.now() - killed < 8)
+        assert.truthy(told[1]:find("nothing answers; what was read last stays", 1, true), told[1])
+        store.nodes[1]:start()
+        store:wait()
+        local back = process.now()
+        goes_on_until(function() return #told > 1 end)
+        assert.is_true(process.now() - back < 8)
+        assert.truthy(told[2]:find("answers again", 1, true), told[2])
+        store:put("/app/a", "2")
+        has "2"
+        assert.equal(2, #told)
+    end)
+
+    it("reads all again as soon as it is back at an etcd that has gone back", function()
+        start_unhurried()
+        for i = 1, 10 do store:put("/app/a", tostring(i)) end
+        has "10"
+        local revision = it_feeds.revision
+        store.nodes[1]:kill()
+        sandbox.rmtree(store.nodes[1].dir)
+        store.nodes[1]:start()
+        store:wait()
+        store:put("/app/a", "new")
+        local begun = process.now()
+        has "new"
+        assert.is_true(process.now() - begun < 8)
+        assert.truthy(table.concat(told, "\n"):find(("etcd has gone back from revision %d to 2")
+            :format(revision), 1, true), table.concat(told, "\n"))
+        store:put("/app/a", "newer")
+        has "newer"
+    end)
+
+    it("asks no more of a proxy, which does not answer, than it did before", function()
+        it_feeds:close()
+        it_feeds = feed.new(assert(client.new { endpoints = store:proxy() }), "/app/",
+            { console = it_feeds._console, follows = true, check = 1000 })
+        store:put("/app/a", "1")
+        has "1"
+        goes_on_until(function() return it_feeds._watch end)
+        it_feeds.task:run_until(function() return it_feeds._check.child end, process.now() + 6)
+        assert.is_nil(it_feeds._check.child)
+        assert.same({}, told)
+        store:put("/app/a", "2")
+        has "2"
+    end)
+
     it("does not read again, nor count a change, while nothing is missed", function()
         store:put("/app/a", "1")
         has "1"

@@ -43,6 +43,12 @@ describe("a fleet:", function()
         return status, named, about
     end
 
+    -- Run what should end by itself, but not for ever.
+    local function finish(...)
+        local child = store:spawn(...)
+        return child:wait(5)
+    end
+
     local function number(revision) return ("%d"):format(revision) end
 
     it("tells host, target, version, revision, check and reload of each machine", function()
@@ -55,7 +61,8 @@ describe("a fleet:", function()
         assert.equal(2, about.have)
         assert.is_true(about.all)
         assert.same({
-            key = named.one.host .. dir .. "/one", target = dir .. "/one", prefix = "/app/",
+            key = named.one.host .. dir .. "/one", target = dir .. "/one",
+            reads = { ["/app/"] = { newest = revision, keys = 2 } },
             host = (sandbox.must "uname -n":gsub("\n", "")), revision = revision, has = true,
             version = sandbox.readlink(dir .. "/one/..data"), check = "passed", reload = "done",
         }, named.one)
@@ -133,6 +140,118 @@ describe("a fleet:", function()
         assert.equal(1, status)
     end)
 
+    -- Wait until `fleet` names REASON for the machine NAME.
+    local function lacks(name, reason, ...)
+        local text, status, named = reason:format(...), nil, nil
+        assert.truthy(eventually(function()
+            status, named = ask()
+            return (named[name].why or ""):find(text, 1, true)
+        end), named[name].why)
+        assert.equal(1, status)
+    end
+
+    it("a deletion is a change, too: who refuses it does not have it", function()
+        store:transact { ["/app/a"] = "1", ["/app/b"] = "1" }
+        machine("one", "--check", "test -e {}/b")
+        assert.equal(0, (ask("--wait", "2")))
+        local deleted = store:delete("/app/b")
+        lacks("one", "revision %d: %s/one: the check refused", deleted, dir)
+        assert.equal(1, (ask("--wait", number(deleted), "--timeout", "1s")))
+    end)
+
+    it("a deletion that a machine has not seen yet", function()
+        store:transact { ["/app/a"] = "1", ["/app/b"] = "1" }
+        local child = machine("one")
+        assert.equal(0, (ask("--wait", "2")))
+        child:kill "STOP"
+        store:delete("/app/b")
+        lacks("one", "it has revision 2")
+        child:kill "CONT"
+        assert.equal(0, (ask("--wait", number(store:revision()), "--timeout", "20s")))
+    end)
+
+    it("an emptied prefix, with the revision that is refused, until there is something", function()
+        store:put("/app/a", "1")
+        machine("one")
+        assert.equal(0, (ask("--wait", "2")))
+        local deleted = store:delete("/app/a")
+        lacks("one", "revision %d: etcd at ", deleted)
+        store:put("/app/a", "1")
+        assert.equal(0, (ask("--wait", number(store:revision()), "--timeout", "20s")))
+    end)
+
+    it("an error of the machine's own at a revision that it has, until it is gone", function()
+        store:put("/app/a", "1")
+        sandbox.write_file(dir .. "/x.tmpl", "x")
+        machine("one", "--template", dir .. "/x.tmpl")
+        assert.equal(0, (ask("--wait", "2")))
+        sandbox.write_file(dir .. "/x.tmpl", "{{ nothing.there }}")
+        lacks("one", "x.tmpl")
+        assert.equal(1, (ask("--wait", "2", "--timeout", "1s")))
+        sandbox.write_file(dir .. "/x.tmpl", "y")
+        assert.truthy(eventually(function() return ask() == 0 end))
+    end)
+
+    it("waits for what concerns a machine, wherever the last change was", function()
+        store:put("/app/a", "1")
+        store:put("/data/b", "1")
+        machine("both", "--data-from-etcd", "d=/data")
+        local other = store:spawn("write", dir .. "/other", "--create", "--watch", "--from-etcd",
+            "/other", "--announce", "/fleet")
+        store:put("/other/c", "1")
+        says(other, "watching for changes")
+        assert.equal(0, (ask("--wait", number(store:revision()), "--machines", "2")))
+        local data = store:put("/data/b", "2")
+        local last = store:put("/elsewhere", "1")
+        for _, revision in ipairs { data, last } do
+            assert.equal(0, (ask("--wait", number(revision), "--timeout", "5s")))
+        end
+        assert.equal(0, (ask()))
+        store:ctl("compact", number(store:revision()))
+        assert.equal(0, (ask("--wait", number(last), "--timeout", "5s")))
+    end)
+
+    it("what is only in the second prefix of a machine has to be there, too", function()
+        store:put("/app/a", "1")
+        store:put("/data/b", "1")
+        local child = machine("both", "--data-from-etcd", "d=/data")
+        assert.equal(0, (ask("--wait", "3")))
+        child:kill "STOP"
+        local data = store:put("/data/b", "2")
+        lacks("both", "it has revision")
+        assert.equal(1, (ask("--wait", number(data), "--timeout", "1s")))
+        child:kill "CONT"
+        assert.equal(0, (ask("--wait", number(data), "--timeout", "20s")))
+    end)
+
+    it("after etcd has gone back, a machine reads again, and only then has it", function()
+        for i = 1, 20 do store:put("/app/a", tostring(i)) end
+        local child = machine "one"
+        assert.equal(0, (ask("--wait", "21")))
+        sandbox.sleep(4) -- the watch has been answered once
+        store.nodes[1]:kill()
+        child:kill "STOP"
+        sandbox.rmtree(store.nodes[1].dir)
+        store.nodes[1]:start()
+        store:wait()
+        store:put("/app/a", "restored")
+        assert.equal(1, (ask()))
+        child:kill "CONT"
+        assert.truthy(eventually(function() return ask() == 0 end, 30))
+        assert.equal("restored", sandbox.read_file(dir .. "/one/a"))
+        says(child, "etcd has gone back from revision 21 to 2")
+    end)
+
+    it("an etcd that does not answer in time is an error", function()
+        store.nodes[1]:kill()
+        for _, words in ipairs { { "--wait", "5", "--timeout", "1s" }, {} } do
+            local status, _, err = store:run("fleet", "/fleet", sandbox.unpack(words))
+            assert.equal(1, status)
+            assert.equal(("atomicwriter: etcd at %s: nothing answers\n"):format(store.endpoints),
+                err)
+        end
+    end)
+
     it("nobody there is no success", function()
         local status, out = store:run("fleet", "/fleet")
         assert.equal(1, status)
@@ -205,6 +324,30 @@ describe("a fleet:", function()
         end))
     end)
 
+    it("no announcement below what is read, nor the other way round: it would never end", function()
+        store:put("/app/a", "1")
+        sandbox.write_file(dir .. "/p.lua", ("return { target = '%s/t', create = true, "
+            .. "etcd = { prefix = '/app' } }"):format(dir))
+        sandbox.write_file(dir .. "/x.tmpl", "{{ data.d.a }}")
+        local from = { "write", dir .. "/t", "--create", "--watch" }
+        for _, case in ipairs {
+            { "/app/fleet/", "--from-etcd", "/app", "--announce", "/app/fleet" },
+            { "/app/", "--from-etcd", "/app", "--announce", "/app/" },
+            { "/", "--from-etcd", "/app", "--announce", "/" },
+            { "/app/fleet/", "--template", dir .. "/x.tmpl", "--data-from-etcd", "d=/app",
+                "--announce", "/app/fleet" },
+            { "/app/fleet/", "run", dir .. "/p.lua", "--watch", "--announce", "/app/fleet" },
+        } do
+            local words = case[2] == "run" and {} or { sandbox.unpack(from) }
+            for index = 2, #case do words[#words + 1] = case[index] end
+            local status, _, err = finish(sandbox.unpack(words))
+            assert.equal(2, status, err)
+            assert.truthy(err:find('--announce "' .. case[1] .. '"', 1, true), err)
+            assert.truthy(err:find('and "/app/"', 1, true), err)
+            assert.is_nil(sandbox.kind(dir .. "/t"))
+        end
+    end)
+
     it("wrong options are told", function()
         for _, case in ipairs {
             { { "fleet", "/fleet", "--timeout", "1s" }, "--timeout needs --wait" },
@@ -223,41 +366,67 @@ describe("a fleet:", function()
 end)
 
 describe("judging a fleet:", function()
-    local function why(machine, wanted)
+    -- Why MACHINE does not have WANTED, with etcd at 100 and what is below /app/ as of CHANGED.
+    local function why(machine, wanted, changed)
         local machines = { machine }
-        local count = fleet.judge(machines, function() return wanted end)
+        local count = fleet.judge(machines, {
+            revision = 100, wanted = wanted, prefixes = { ["/app/"] = changed },
+        })
         assert.equal(machine.has and 1 or 0, count)
         return machine.why
     end
 
-    it("a later revision will do", function()
-        assert.is_nil(why({ revision = 12 }, 12))
-        assert.is_nil(why({ revision = 13 }, 12))
-        assert.equal("it has revision 11", why({ revision = 11 }, 12))
-        assert.equal("it has none yet", why({}, 12))
-        assert.equal("it reads nothing from etcd", why({ revision = 1 }, nil))
+    local function reads(newest, keys) return { ["/app/"] = { newest = newest, keys = keys } } end
+
+    it("a later revision will do, or an earlier one with the same keys", function()
+        local changed, old = { newest = 11, keys = 3 }, "it has revision 11"
+        assert.is_nil(why({ revision = 12, reads = reads(5, 2) }, 12, changed))
+        assert.is_nil(why({ revision = 13, reads = reads(5, 2) }, 12, changed))
+        assert.is_nil(why({ revision = 11, reads = reads(11, 3) }, 12, changed))
+        assert.equal(old, why({ revision = 11, reads = reads(11, 4) }, 12, changed))
+        assert.equal(old, why({ revision = 11, reads = reads(10, 3) }, 12, changed))
+        assert.equal(old, why({ revision = 11, reads = reads(11, 3) }, 12, nil))
+        assert.equal("it reads nothing from etcd", why({ revision = 1, reads = {} }, 12, changed))
     end)
 
-    it("an error counts when it keeps the revision away, or out of use", function()
-        assert.equal("revision 12: no", why({ revision = 11, tried = 12, error = "no" }, 12))
-        assert.equal("no", why({ error = "no" }, 12))
-        assert.is_nil(why({ revision = 12, tried = 13, error = "no" }, 12))
-        assert.equal("revision 12: no",
-            why({ revision = 12, tried = 12, error = "no", reload = "failed" }, 12))
+    it("what it should have is what there is, if nothing else is asked for", function()
+        local changed = { newest = 11, keys = 3 }
+        assert.is_nil(why({ revision = 11, reads = reads(11, 3) }, nil, changed))
+        assert.equal("it has revision 99",
+            why({ revision = 99, reads = reads(11, 4) }, nil, changed))
+    end)
+
+    it("a revision that etcd has not come to is of another history", function()
+        assert.equal("it has revision 101, and etcd has only come to 100",
+            why({ revision = 101, reads = reads(11, 3) }, 5, { newest = 11, keys = 3 }))
+    end)
+
+    it("an error counts whatever there is", function()
+        local changed = { newest = 11, keys = 3 }
+        local function with(revision, tried)
+            return { revision = revision, tried = tried, error = "no", reads = reads(11, 3) }
+        end
+        assert.equal("revision 12: no", why(with(11, 12), 12, changed))
+        assert.equal("no", why(with(nil, nil), 12, changed))
+        assert.equal("revision 12: no", why(with(12, 12), 12, changed))
+        assert.equal("revision 13: no", why(with(12, 13), 12, changed))
+        assert.equal("the reload failed",
+            why({ revision = 12, reload = "failed", reads = reads(11, 3) }, 12, changed))
     end)
 
     it("what is no announcement is shown as what it is", function()
-        local machines = fleet.parse { x = "no json", y = '{"host":1,"revision":"2"}', z = "[]" }
-        assert.equal(3, #machines)
+        local machines = fleet.parse { x = "no json", y = '{"host":1,"revision":"2"}',
+            z = '[]', r = '{"reads":{"\\u0000":{},"-x":{},"/a":1,"/b/":{"newest":"x"}}}' }
+        assert.equal(4, #machines)
         for _, machine in ipairs(machines) do
-            assert.equal("it has none yet", why(machine, 1))
+            assert.equal("it reads nothing from etcd", why(machine, 1))
         end
-        assert.truthy(fleet.lines(machines)[2]:find("^x  "))
+        assert.truthy(fleet.lines(machines)[3]:find("^x  "))
     end)
 
     it("the table cannot be forged by what machines say", function()
         local machines = fleet.parse { x = '{"host":"a\\nb","target":"\\u001b[2J"}' }
-        fleet.judge(machines, function() return 1 end)
+        fleet.judge(machines, { revision = 1, prefixes = {} })
         for _, line in ipairs(fleet.lines(machines)) do assert.falsy(line:find("%c")) end
     end)
 end)

@@ -292,6 +292,38 @@ describe("publishing to etcd:", function()
         assert.truthy(err:find("PREFIX: the prefix is empty", 1, true), err)
     end)
 
+    it("says at once that nothing answers, and what is known when it is interrupted", function()
+        local other = etcd.start()
+        other:put("/app/a", "1")
+        other.nodes[1]:pause()
+        local child = other:spawn("publish", "/app", "--from-literal", "a=2", "--timeout", "20s")
+        sandbox.eventually(function()
+            return (sandbox.read_file(child.dir .. "/err") or ""):find "nothing answers"
+        end, 8)
+        assert.equal(("atomicwriter: warning: etcd at %s: nothing answers; still trying\n")
+            :format(other.endpoints), sandbox.read_file(child.dir .. "/err"))
+        sandbox.sleep(3)
+        child:kill "TERM"
+        local status, _, err = child:wait(10)
+        assert.is_true(status ~= 0)
+        assert.truthy(err:find("still trying\natomicwriter: interrupted: nothing was published\n"),
+            err)
+    end)
+
+    it("does not know whether a transaction was made that was interrupted", function()
+        local signals, its_client = {}, assert(client.new {})
+        function its_client.run(self, words)
+            if words[1] == "get" then return '{"header":{"revision":1}}' end
+            signals.stop = "SIGTERM"
+            return nil, self:failure "was ended by SIGTERM"
+        end
+        local made = publication.new(its_client, "/app/", signals)
+        local result, err = made:publish({ a = "1" }, { timeout = 1 })
+        assert.is_nil(result)
+        assert.equal("cancelled", err.code)
+        assert.equal("interrupted: it is not known whether it was published", tostring(err))
+    end)
+
     it("gives up when nothing answers in time, and says that nothing was published", function()
         local port = sandbox.free_ports(1)[1]
         local status, _, err = store:run("publish", prefix, "--from-literal", "a=1",

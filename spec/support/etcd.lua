@@ -86,8 +86,10 @@ function Etcd:put(key, value)
     return cjson.decode(self:ctl("put", "-w", "json", "--", key, value)).header.revision
 end
 
---- Delete one key.
-function Etcd:delete(key) self:ctl("del", "--", key) end
+--- Delete one key; returns the revision.
+function Etcd:delete(key)
+    return cjson.decode(self:ctl("del", "-w", "json", "--", key)).header.revision
+end
 
 --- Put and delete many keys in one transaction: a map of key to value, where false deletes. Keys
 -- and values are printable and have no quotes. Returns the revision.

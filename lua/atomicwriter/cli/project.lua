@@ -269,6 +269,15 @@ local function new_projection(self, fields, index)
         etcd, etcd_fault = require("atomicwriter.cli.etcd.requests").of_field(fields.etcd)
     end
     if not etcd then return fail(self, format("projection %d: %s", index, etcd_fault)) end
+    for _, request in ipairs(etcd) do
+        local clash = require("atomicwriter.cli.etcd.requests").clash(self._announce,
+            request.prefix)
+        if clash then
+            return nil, failure.new {
+                code = "usage", message = format("%s: projection %d: %s", self.name, index, clash),
+            }
+        end
+    end
     local maker = {
         name = self.name, fields = fields, sources = self._sources, cache = {}, etcd = etcd,
     }
@@ -372,11 +381,12 @@ local M = {}
 -- @tparam string path absolute
 -- @tparam table sources made by `atomicwriter.cli.sources`: what the context is made of
 -- @tparam table services as projections need them
+-- @tparam ?string announce the prefix below which targets are announced
 -- @treturn table project, with the field `inputs` when somebody watches
-function M.new(name, path, sources, services)
+function M.new(name, path, sources, services, announce)
     return setmetatable({
         name = name, path = path, _directory = match(path, "^(.*/)"), _modules = {},
-        _sources = sources, _services = services,
+        _sources = sources, _services = services, _announce = announce,
     }, Project)
 end
 

@@ -99,8 +99,9 @@ local function roll_back(self, result)
     local back, err = self._writer:rollback(result.previous, { expect = result.version })
     if not back then return "it was not rolled back: " .. tostring(err) end
     local ok, why = reload(self, back)
-    if ok then return format("rolled back to %s", result.previous), back.version end
-    return format("rolled back to %s, but then %s", result.previous, why), back.version
+    local what = format("rolled back to %s, live as %s", result.previous, back.version)
+    if ok then return what, back.version end
+    return format("%s, but then %s", what, why), back.version
 end
 
 -- Results -------------------------------------------------------------------------------------

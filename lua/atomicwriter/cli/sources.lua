@@ -237,6 +237,16 @@ local function gather(self, target)
     return builder:build()
 end
 
+-- What was read, for announcements: the revision, and the keys of each prefix in short.
+local function origin_of(requests, results)
+    local reads = {}
+    for index, request in ipairs(requests) do
+        reads[request.prefix] =
+            require("atomicwriter.cli.etcd.feed").summary(results[index].mods)
+    end
+    return { revision = results[1].revision, reads = reads }
+end
+
 -- Read what is wanted of etcd, all at once, so that it is of one revision.
 local function read_etcd(self, more)
     local requests, results = {}, {}
@@ -247,8 +257,11 @@ local function read_etcd(self, more)
     if #requests > 0 then
         local err
         results, err = self._services:etcd():read(requests)
-        if not results then return nil, err end
-        self.origin = { prefix = requests[1].prefix, revision = results[1].revision }
+        if not results then
+            self.origin = { revision = err.revision }
+            return nil, err
+        end
+        self.origin = origin_of(requests, results)
     end
     self._requests, self._results = requests, results
     return true
@@ -271,7 +284,7 @@ function Sources:add_etcd(builder)
 end
 
 --- What templates see: `env`, `labels`, `annotations`, `data`, `target`, `hostname`. With it etcd
--- is read; then the field `origin` has a `prefix` and the `revision`, or is nil where none is.
+-- is read; then the field `origin` has the `revision`, and `reads`: `newest` and `keys` by prefix.
 -- @tparam string target
 -- @tparam[opt] table more requests of etcd, see `atomicwriter.cli.etcd.requests`
 -- @treturn[1] table

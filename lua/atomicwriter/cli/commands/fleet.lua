@@ -1,12 +1,14 @@
 --- `atomicwriter fleet`: who has a revision.
 -- @module atomicwriter.cli.commands.fleet
 
+local failure = require "atomicwriter.failure"
 local options = require "atomicwriter.cli.options"
 local values = require "atomicwriter.cli.values"
 
 local format = string.format
 
 local TIMEOUT = 60 -- seconds
+local INTERVAL = 1 -- between looks at whether etcd has come to the revision
 
 local M = {
     name = "fleet",
@@ -23,8 +25,8 @@ Exit status: 0 all have it, 1 some do not, or there are none, 2 usage.]],
 }
 
 local FLEET = {
-    { "--wait", "REVISION", "Wait until all have this revision, or a later one. Without it, the "
-        .. "newest revision of what they read is what they should have.",
+    { "--wait", "REVISION", "Wait until all have what this revision has below the prefixes that "
+        .. "they read, or a later one. Without it, what there is now is what they should have.",
         convert = values.revision },
     { "--timeout", "TIME", "How long to wait (1m; 0: for ever).", convert = values.duration },
     { "--machines", "N", "There have to be at least so many (1).", convert = values.count },
@@ -49,15 +51,14 @@ end
 -- nil and an error.
 local function look(self)
     local fleet = require "atomicwriter.cli.etcd.fleet"
-    local machines, newest = fleet.parse(self.feed.files), nil
-    if not self.args.wait then
-        local err
-        newest, err = fleet.newest(self.client, machines, self.signals)
-        if not newest then return nil, err end
-    end
-    local have = fleet.judge(machines, function(machine)
-        return self.args.wait or newest[machine.prefix]
-    end)
+    local machines = fleet.parse(self.feed.files)
+    local prefixes, err = fleet.prefixes(self.client, machines, self.args.wait, self.known,
+        self.signals)
+    if not prefixes then return nil, err end
+    local have = fleet.judge(machines, {
+        -- No announcement that was read is older than what it says.
+        revision = self.feed.revision, wanted = self.args.wait, prefixes = prefixes,
+    })
     local enough = #machines >= (self.args.machines or 1)
     return { machines = machines, have = have, all = enough and have == #machines }
 end
@@ -74,12 +75,17 @@ local function wait(self)
         feed.task:run_until(function()
             return feed.generation ~= generation or signals.stop
                 or not about and feed.attempts > 0
-        end, deadline)
+        end, math.min(deadline, about and process.now() + INTERVAL or deadline))
         if feed.revision then about, err = look(self) end
         if err then break end
         local over = signals.stop or not self.args.wait or process.now() >= deadline
     until over or about and about.all
-    if err or not about then return nil, err or feed.failure end
+    if err then return nil, err end
+    if not about and signals.stop then
+        return nil, failure.new { code = "cancelled", message = "interrupted" }
+    elseif not about then -- the time may be over before etcdctl gives up
+        return nil, feed.failure or self.client:failure "Error: deadline exceeded"
+    end
     return about
 end
 
@@ -110,7 +116,7 @@ function M.run(args, services)
     local console = services.console
     local client, err = require("atomicwriter.cli.etcd.requests").client(args)
     if not client then return console:fail(err) end
-    local self = { args = args, client = client, signals = services:catch_signals() }
+    local self = { args = args, client = client, signals = services:catch_signals(), known = {} }
     self.feed = require("atomicwriter.cli.etcd.feed").new(client:copy(), args.prefix,
         { console = console, follows = args.wait ~= nil })
     local about, wait_err = wait(self)

@@ -22,7 +22,8 @@ since revision 1234:
    atomicwriter publish /app --template conf.d/ --data site=site.yaml \
        --expect 1234
 
-Exit status: 0 done, 1 failed and nothing was published, 2 usage.]],
+Exit status: 0 done, 1 failed: nothing was published, or the message says that
+this is not known, 2 usage.]],
 }
 
 local PUBLISHING = {
@@ -118,7 +119,7 @@ function M.run(args, services)
     local files, client = prepare(args, services)
     if not files then return console:fail(client) end
     local publication = require("atomicwriter.cli.etcd.publication").new(client, args.prefix,
-        services:catch_signals())
+        services:catch_signals(), console)
     local result, err = publication:publish(files, {
         expect = args.expect, timeout = args.timeout or TIMEOUT, dry_run = args.dry_run,
     })

@@ -81,7 +81,8 @@ function M.run(args, services)
     local sources, err = require("atomicwriter.cli.sources").new(args,
         { services = services, needs_context = true, again = args.watch })
     if not sources then return services.console:fail(err) end
-    local project = require("atomicwriter.cli.project").new(name, args.project, sources, services)
+    local project = require("atomicwriter.cli.project").new(name, args.project, sources, services,
+        args.announce)
     local projections, load_err = project:load()
     if not projections then return services.console:fail(load_err) end
     return require("atomicwriter.cli.running").run(projections, args, services, project)

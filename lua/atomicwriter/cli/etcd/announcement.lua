@@ -143,14 +143,15 @@ end
 -- @tparam table projection with `origin`, `has_check`, `has_reload`
 -- @tparam ?table outcome of `projection:write`; nil: the payload could not be gathered
 -- @tparam ?table err
--- @treturn table `prefix`, `revision`, `version`; `check`: `"passed"` or `"failed"`; `reload`:
+-- @treturn table `revision`, `version`; `reads`: by prefix, the keys that it has of that revision,
+--  in short, see `atomicwriter.cli.etcd.feed.summary`; `check`: `"passed"` or `"failed"`; `reload`:
 --  `"done"`, `"failed"` or `"rolled back"`; `error` and `tried`, the revision of it, when the last
 --  attempt has failed
 function M.state_of(before, projection, outcome, err)
     local origin = projection.origin or {}
     local state = {
-        prefix = origin.prefix or before.prefix, revision = before.revision,
-        version = before.version, check = before.check, reload = before.reload,
+        revision = before.revision, reads = before.reads, version = before.version,
+        check = before.check, reload = before.reload,
     }
     local reason = err or outcome and outcome.reload_error
     if reason then state.error, state.tried = tostring(reason), origin.revision end
@@ -167,7 +168,8 @@ function M.state_of(before, projection, outcome, err)
     if projection.has_reload and outcome.result.changed then
         state.reload = outcome.reload_error and "failed" or "done"
     end
-    state.revision, state.version = origin.revision, outcome.live or outcome.result.version
+    state.revision, state.reads = origin.revision, origin.reads
+    state.version = outcome.live or outcome.result.version
     return state
 end
 

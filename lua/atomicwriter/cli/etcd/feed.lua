@@ -5,10 +5,13 @@
 -- the prefix at `revision`. What etcdctl 3.4 does in bad times, and what we do about it:
 --
 -- - When the connection is lost, `watch` keeps quiet, and resumes by itself, without a gap; after a
---   long time it looks for the server every two minutes only. A progress request would tell, but is
---   dropped by etcd's gRPC proxy, and in 3.4.23 an answer may overtake events. So a check, a read
---   of the keys alone, is made once a minute, and more often while nothing answers. It also finds a
---   cluster that was made anew, and whatever a bug may have lost. Then everything is read again.
+--   long time it looks for the server every two minutes only. So it is asked for its progress every
+--   three seconds. In 3.4.23 the answer may overtake events: all it tells is that there is a
+--   connection, and that etcd has gone back, when it has a revision before ours: a backup was
+--   restored, or etcd was made anew. Then, or when there is no answer, a check is made at once.
+-- - etcd's gRPC proxy never answers that. So a check, a read of the keys alone, is made once a
+--   minute, too, and more often while nothing answers. It also finds whatever a bug may have lost.
+--   Then everything is read again.
 -- - When the revision to resume from has been compacted, `watch` prints a response that says so,
 --   and ends or, when interactive, does not. Everything is read again.
 -- - `watch` would outlive us and not notice. An interactive one ends when its input does.
@@ -24,6 +27,10 @@ local find, format, gmatch, match, max, min, sub =
     string.find, string.format, string.gmatch, string.match, math.max, math.min, string.sub
 
 local CHECK = 60 -- seconds between looks at whether anything was missed
+local CHECK_TIMEOUT, CHECK_RETRY_MAX = 30, 10
+local PULSE = 3 -- between questions whether there is a connection
+local PATIENCE = 1.5 -- for the answer
+local HASTE = 1.5 -- for a check that there is reason for
 local GRACE = 5 -- for what is under way to come in
 local RETRY_MIN, RETRY_MAX = 0.5, 30
 local SETTLED = 10 -- after so long, a watch that ends has not failed at once
@@ -73,6 +80,16 @@ function M.parse(prefix, output)
     return { files = files, mods = mods, mark = mark, revision = revision }
 end
 
+--- What tells the keys of one revision from those of any other, deletions included: after a key was
+-- put, the newest revision is larger, and after one was only deleted, there are fewer.
+-- @tparam table mods
+-- @treturn table `newest`, the largest revision that set a key, and `keys`, how many there are
+function M.summary(mods)
+    local newest, keys = 0, 0
+    for _, mod in pairs(mods) do newest, keys = max(newest, mod), keys + 1 end
+    return { newest = newest, keys = keys }
+end
+
 local function same(mods, others)
     for path, mod in pairs(mods) do
         if others[path] ~= mod then return false end
@@ -85,6 +102,10 @@ end
 
 -- Take what was read for what there is.
 local function adopt(self, state)
+    if self.revision and state.revision < self.revision then
+        self._console:warn(format("%s: etcd has gone back from revision %.0f to %.0f; all is read "
+            .. "again", self.prefix, self.revision, state.revision))
+    end
     if not self.revision or not same(self.mods, state.mods) or state.revision < self.revision then
         self.generation = self.generation + 1
         self.files, self.mods = state.files, state.mods
@@ -141,6 +162,11 @@ end
 
 -- Events ----------------------------------------------------------------------------------------
 
+-- Have a check made at once.
+local function hurry(check)
+    check.due, check.timeout = process.now(), HASTE
+end
+
 -- Take the events of a response, all or none: those of a revision come together. What a read has
 -- brought already is passed over.
 local function take_events(self, events)
@@ -166,6 +192,30 @@ local function take_events(self, events)
     self.generation = self.generation + 1
 end
 
+-- What an answer tells: that there is a connection, and whether etcd has gone back. A member that
+-- lags behind would look the same, so a check has to find out.
+local function heard(self, response)
+    local pulse, check = self._pulse, self._check
+    if pulse.asked and #(response.Events or {}) == 0 then self._pulses = true end
+    pulse.asked, pulse.due = false, process.now() + PULSE
+    local revision = (response.Header or {}).revision or self.revision
+    if (revision < self.revision or check.failed) and not check.child then hurry(check) end
+end
+
+-- Ask whether there is a connection; if there was no answer, where there was one before, look at
+-- once.
+local function step_pulse(self)
+    local pulse, check = self._pulse, self._check
+    if not pulse.asked then
+        self._watch:say("progress\n")
+        pulse.asked, pulse.due = true, process.now() + PATIENCE
+    else
+        pulse.due = math.huge
+        local is_idle = not check.child and not check.seen and not check.failed
+        if self._pulses and is_idle then hurry(check) end
+    end
+end
+
 -- Take the whole lines that the watch has printed. Returns why it is over, if it is: `"compacted"`
 -- or `"cancelled"`.
 local function take_lines(self)
@@ -176,6 +226,7 @@ local function take_lines(self)
     for line in gmatch(whole or "", "[^\n]+") do
         local response = find(line, "^{") and encoding.decode_json(line)
         if response then
+            heard(self, response)
             if response.Canceled then
                 return (response.CompactRevision or 0) > 0 and "compacted" or "cancelled"
             end
@@ -190,6 +241,10 @@ end
 
 -- The keys that etcd has now, as far as CHILD, a read of them, has found out.
 local function keys_of(self, child)
+    if not child.status then -- its time is over
+        child:destroy()
+        return nil, self.client:failure("Error: deadline exceeded")
+    end
     local output, err = self.client:finish(child)
     if not output then return nil, err end
     return M.parse(self.prefix, output)
@@ -212,16 +267,16 @@ end
 local function step_check(self, check)
     if check.child then
         local keys, err = keys_of(self, check.child)
-        check.child = nil
+        check.child, check.timeout = nil, nil
         if not keys then
             tell(self, err)
             check.failed = true
             check.due = process.now() + check.retry * (0.5 + process.random())
-            check.retry = min(check.retry * 2, RETRY_MAX)
+            check.retry = min(check.retry * 2, CHECK_RETRY_MAX)
             return nil
         end
         answered(self)
-        if keys.revision < self.revision then return "read" end -- another cluster than before
+        if keys.revision < self.revision then return "read" end -- another history than before
         if check.failed then return "resume" end
         if not has_missed(self, keys) then return "fine" end
         check.seen, check.due = keys, process.now() + self._grace
@@ -231,7 +286,7 @@ local function step_check(self, check)
     else
         local err
         check.child, err = self.client:start(read_words(self, nil, "--keys-only"))
-        check.due = check.child and math.huge or process.now() + RETRY_MAX
+        check.due = process.now() + (check.child and check.timeout or CHECK_TIMEOUT)
         if err then tell(self, err) end
     end
     return nil
@@ -268,14 +323,16 @@ local function watch(self, task)
         return "resume"
     end
     local child, check = self._watch, new_check(self)
-    self._check = check
+    local pulse = { due = process.now() + PULSE * (0.5 + process.random()), asked = false }
+    self._check, self._pulse = check, pulse
     local begun = process.now()
     local outcome
     while not outcome do
+        local due = min(check.due, pulse.due)
         task:wait(function()
             return #child.chunks > 0 or child.status or self._refresh
                 or check.child and check.child.status
-        end, check.due < math.huge and max(check.due - process.now(), 0) or nil)
+        end, due < math.huge and max(due - process.now(), 0) or nil)
         local over = take_lines(self)
         if over == "compacted" then
             self._console:debug(format("%s: what follows revision %.0f has been compacted; all is "
@@ -298,6 +355,8 @@ local function watch(self, task)
                     .. "connection lost: %s", self.prefix, self.revision, found))
                 outcome = found
             end
+        elseif pulse.due <= process.now() then
+            step_pulse(self)
         end
     end
     end_check(self)

@@ -3,6 +3,7 @@
 
 local encoding = require "atomicwriter.cli.etcd.encoding"
 local feed = require "atomicwriter.cli.etcd.feed"
+local requests = require "atomicwriter.cli.etcd.requests"
 
 local format, max = string.format, math.max
 
@@ -10,9 +11,21 @@ local M = {}
 
 -- The fields of an announcement and their types; all else is passed over.
 local FIELDS = {
-    host = "string", target = "string", prefix = "string", revision = "number",
+    host = "string", target = "string", revision = "number",
     version = "string", check = "string", reload = "string", error = "string", tried = "number",
 }
+
+-- What of READS can be what a machine has read.
+local function reads_of(reads)
+    local fine = {}
+    for prefix, summary in pairs(type(reads) == "table" and reads or {}) do
+        if type(prefix) == "string" and requests.prefix(prefix) == prefix
+            and type(summary) == "table" then
+            fine[prefix] = { newest = summary.newest, keys = summary.keys }
+        end
+    end
+    return fine
+end
 
 --- The announcements among FILES, in the order of their keys.
 -- @tparam table files of a feed
@@ -26,60 +39,87 @@ function M.parse(files)
         for name, kind in pairs(FIELDS) do
             if type(record[name]) == kind then machine[name] = record[name] end
         end
+        machine.reads = reads_of(record.reads)
         machine.host, machine.target = machine.host or key, machine.target or ""
         machines[index] = machine
     end
     return machines
 end
 
---- The newest revision of each prefix that machines announce to have something of.
--- @tparam table client
--- @tparam {table,...} machines
--- @tparam ?table signals
--- @treturn[1] table prefix to revision
--- @treturn[2] nil
--- @treturn[2] table error
-function M.newest(client, machines, signals)
-    local newest = {}
-    for _, machine in ipairs(machines) do
-        local prefix = machine.prefix
-        if prefix and not newest[prefix] then
-            local output, err = client:run({ "get", "--prefix", "--keys-only", "--", prefix },
-                { signals = signals })
-            if not output then return nil, err end
-            local state, parse_err = feed.parse(prefix, output)
-            if not state then return nil, parse_err end
-            newest[prefix] = 0
-            for _, mod in pairs(state.mods) do newest[prefix] = max(newest[prefix], mod) end
-        end
-    end
-    return newest
+-- The keys below PREFIX as of REVISION, or now, in short; false where etcd has not come to
+-- REVISION; or nil and an error.
+local function read(client, prefix, revision, signals)
+    local words = { "get", "--prefix", "--keys-only", "--", prefix }
+    if revision then table.insert(words, 2, "--rev=" .. encoding.number(revision)) end
+    local output, err = client:run(words, { signals = signals })
+    if not output and err.kind == "compacted" then return read(client, prefix, nil, signals) end
+    if not output and err.kind == "future" then return false end
+    if not output then return nil, err end
+    local state, parse_err = feed.parse(prefix, output)
+    if not state then return nil, parse_err end
+    return feed.summary(state.mods)
 end
 
--- Why MACHINE does not have WANTED as it should, or nil.
-local function reason(machine, wanted)
-    local failure = machine.error
-    if failure and machine.tried then
-        failure = format("revision %.0f: %s", machine.tried, failure)
+--- What is below the prefixes that machines read, in short, see
+-- `atomicwriter.cli.etcd.feed.summary`.
+-- @tparam table client
+-- @tparam {table,...} machines
+-- @tparam ?number wanted as of this revision, or the present where etcd no longer knows
+-- @tparam table known what an earlier call has returned, or an empty table: it is completed
+-- @tparam ?table signals
+-- @treturn[1] table KNOWN: by prefix `newest` and `keys`; false where etcd has not come to WANTED
+-- @treturn[2] nil
+-- @treturn[2] table error
+function M.prefixes(client, machines, wanted, known, signals)
+    for _, machine in ipairs(machines) do
+        for prefix in pairs(machine.reads) do
+            if not known[prefix] then
+                local found, err = read(client, prefix, wanted, signals)
+                if found == nil then return nil, err end
+                known[prefix] = found
+            end
+        end
     end
-    if not wanted then return "it reads nothing from etcd" end
-    if not machine.revision then return failure or "it has none yet" end
-    if machine.revision < wanted then
-        return failure or format("it has revision %.0f", machine.revision)
+    return known
+end
+
+-- Whether MACHINE has the very keys that there are.
+local function has_keys(machine, prefixes)
+    for prefix, own in pairs(machine.reads) do
+        local there = prefixes[prefix]
+        if not there or own.newest ~= there.newest or own.keys ~= there.keys then return false end
     end
-    -- A failure after that is about another revision, but what cannot be reloaded is not in use.
-    if machine.reload == "failed" then return failure or "the reload failed" end
+    return true
+end
+
+-- Why MACHINE does not have what it should, or nil.
+local function reason(machine, state)
+    local failure, revision = machine.error, machine.revision
+    if failure then
+        return machine.tried and format("revision %.0f: %s", machine.tried, failure) or failure
+    end
+    if not revision or next(machine.reads) == nil then return "it reads nothing from etcd" end
+    if revision > state.revision then
+        return format("it has revision %.0f, and etcd has only come to %.0f", revision,
+            state.revision)
+    end
+    local is_later = state.wanted and revision >= state.wanted
+    if not is_later and not has_keys(machine, state.prefixes) then
+        return format("it has revision %.0f", revision)
+    end
+    if machine.reload == "failed" then return "the reload failed" end
     return nil
 end
 
---- Judge each machine: sets `has`, and `why` where it has not what is wanted.
+--- Judge each machine: sets `has`, and `why` where it does not have what it should.
 -- @tparam {table,...} machines
--- @tparam function wanted_of called with a machine: the revision that it should have, or nil
+-- @tparam table state of etcd: `revision` that it has come to; `prefixes`, see the function of that
+--  name; `wanted`: the revision that machines should have, or nil: what there is
 -- @treturn number how many have it
-function M.judge(machines, wanted_of)
+function M.judge(machines, state)
     local count = 0
     for _, machine in ipairs(machines) do
-        machine.why = reason(machine, wanted_of(machine))
+        machine.why = reason(machine, state)
         machine.has = machine.why == nil
         if machine.has then count = count + 1 end
     end

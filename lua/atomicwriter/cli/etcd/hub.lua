@@ -46,6 +46,9 @@ local function align(requests, feeds, signals)
         if feed.revision < revision then
             local done, err = feed:catch_up(revision, signals)
             if not done and err.kind == "compacted" then feed:refresh() end
+            if not done and err.kind == "future" then -- etcd has gone back, and some do not know
+                for _, each in ipairs(feeds) do each:refresh() end
+            end
             if not done then return nil, err end
         end
     end
@@ -66,6 +69,7 @@ local function read_all(requests, feeds, signals)
                 code = "etcd",
                 message = format("etcd at %s has no key below %s", feed.client.endpoints,
                     feed.prefix),
+                revision = feed.revision,
             }
         end
     end
@@ -76,9 +80,9 @@ end
 -- the feeds.
 -- @tparam {table,...} requests each `{ client =, prefix = }`
 -- @treturn[1] {table,...} for each request `files`, a map of path to value that must not be
--- changed, and `revision`
+-- changed, `mods` as a feed has them, and `revision`
 -- @treturn[2] nil
--- @treturn[2] table error
+-- @treturn[2] table error, with the `revision` that it refuses, if so
 function Hub:read(requests)
     local signals = self._services:catch_signals()
     local feeds, results = {}, {}
@@ -86,7 +90,7 @@ function Hub:read(requests)
     local done, err = read_all(requests, feeds, signals)
     for index, feed in ipairs(feeds) do
         require("atomicwriter.input").note(feed)
-        results[index] = { files = feed.files, revision = feed.revision }
+        results[index] = { files = feed.files, mods = feed.mods, revision = feed.revision }
     end
     if not done and signals.stop then return interrupted() end
     if not done then return nil, err end

@@ -285,19 +285,23 @@ end
 -- @treturn[2] nil
 -- @treturn[2] table error: `conflict` when something was changed since
 function Publication:publish(files, opts)
-    local deadline, delay = process.now() + opts.timeout, RETRY_MIN
+    local deadline, delay, told = process.now() + opts.timeout, RETRY_MIN, false
     self._dry_run = opts.dry_run
     while true do
         local result, err = attempt(self, files, opts.expect)
         if result then return result end
-        if err and err.kind ~= "silent" then return nil, err end
         local signals = self._signals
-        local stopped = signals and signals.stop
+        local stopped = signals and signals.stop -- which ends etcdctl, too
         if stopped then return fail("cancelled", "interrupted: " .. self:doubt()) end
+        if err and err.kind ~= "silent" then return nil, err end
         if process.now() >= deadline then
             if not err then return fail("conflict", "others publish all the time") end
             err.message = err.message .. "; " .. self:doubt()
             return nil, err
+        end
+        if err and self._console and not told then
+            told = true
+            self._console:warn(tostring(err) .. "; still trying")
         end
         process.wait(function() return signals and signals.stop end,
             delay * (0.5 + process.random()))
@@ -316,10 +320,11 @@ end
 -- @tparam table client of `atomicwriter.cli.etcd.client`
 -- @tparam string prefix
 -- @tparam ?table signals
+-- @tparam ?table console is told when etcd does not answer at first
 -- @treturn Publication
-function M.new(client, prefix, signals)
+function M.new(client, prefix, signals, console)
     return setmetatable({
-        client = client, prefix = prefix, _signals = signals,
+        client = client, prefix = prefix, _signals = signals, _console = console,
         _mark = format("%s %06x%06x", os.date("!%Y-%m-%dT%H:%M:%SZ"),
             math.floor(process.random() * 16777216), math.floor(process.random() * 16777216)),
     }, Publication)

@@ -3,7 +3,8 @@
 
 local failure = require "atomicwriter.failure"
 
-local find, format, gmatch, match = string.find, string.format, string.gmatch, string.match
+local find, format, gmatch, match, sub =
+    string.find, string.format, string.gmatch, string.match, string.sub
 
 local M = {}
 
@@ -63,6 +64,32 @@ function M.client(args)
     return client
 end
 
+--- That machines cannot announce themselves below ANNOUNCE while PREFIX is read, or nil: each
+-- announcement would be a change of what is read, or what is read an announcement.
+-- @tparam ?string announce
+-- @tparam string prefix
+-- @treturn ?string
+function M.clash(announce, prefix)
+    if not announce then return nil end
+    local length = math.min(#announce, #prefix)
+    if sub(announce, 1, length) ~= sub(prefix, 1, length) then return nil end
+    return format("--announce %s and %s, which is read, must not be below each other",
+        quote(announce), quote(prefix))
+end
+
+-- The same for all prefixes that options name.
+local function clash_of(args)
+    for _, prefix in ipairs(args.from_etcd or {}) do
+        local fault = M.clash(args.announce, prefix)
+        if fault then return fault end
+    end
+    for _, pair in ipairs(args.data_from_etcd or {}) do
+        local fault = M.clash(args.announce, pair.value)
+        if fault then return fault end
+    end
+    return nil
+end
+
 --- What is wrong with the options of the connection as a whole, or nil.
 -- @tparam table args
 -- @tparam[opt] boolean is_used etcd is used without any `--…from-etcd`
@@ -74,6 +101,8 @@ function M.fault(args, is_used)
     if (args.etcd_cert == nil) ~= (args.etcd_key == nil) then
         return "--etcd-cert and --etcd-key need each other"
     end
+    local clash = clash_of(args)
+    if clash then return clash end
     local count = #(args.from_etcd or {}) + #(args.data_from_etcd or {})
     if is_used or args.announce or count > 0 then return nil end
     for option in pairs(SETTINGS) do
