@@ -337,10 +337,10 @@ describe("resty.atomicwriter, writing,", function()
 ]],
         }
         local function ask(query)
-            local slice, nice = server:body("/sched" .. query):match "slice=(%d+) nice=(%d+)%."
+            local slice, nice = server:body("/sched" .. query):match "slice=(%d+) nice=(%-?%d+)%."
             return tonumber(slice), tonumber(nice)
         end
-        local own, own_nice = server:body "/here":match "^(%d+) (%d+)$"
+        local own, own_nice = server:body "/here":match "^(%d+) (%-?%d+)$"
         return ask, tonumber(own), tonumber(own_nice)
     end
 
