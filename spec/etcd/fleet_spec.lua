@@ -242,6 +242,27 @@ describe("a fleet:", function()
         says(child, "etcd has gone back from revision 21 to 2")
     end)
 
+    it("waits on where etcd does not answer at first", function()
+        local revision = publish("--from-literal", "a=1")
+        machine("one")
+        local program = dir .. "/bin/etcdctl"
+        sandbox.mkdir(dir .. "/bin")
+        sandbox.write_file(program, ([[#!/bin/sh
+            if ! test -e %s/asked; then
+                : >%s/asked
+                echo "Error: context deadline exceeded" >&2
+                exit 1
+            fi
+            PATH="${PATH#*:}" exec etcdctl "$@"
+        ]]):format(dir, dir))
+        sandbox.chmod(program, "0755")
+        local child = sandbox.spawn { "env", "PATH=" .. dir .. "/bin:" .. os.getenv "PATH",
+            sandbox.unpack(store:words("fleet", "/fleet", "--wait", number(revision),
+                "--timeout", "30s")) }
+        assert.equal(0, (child:wait(25)))
+        assert.equal("", sandbox.read_file(dir .. "/asked"))
+    end)
+
     it("an etcd that does not answer in time is an error", function()
         store.nodes[1]:kill()
         for _, words in ipairs { { "--wait", "5", "--timeout", "1s" }, {} } do

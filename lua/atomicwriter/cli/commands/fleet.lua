@@ -71,13 +71,16 @@ local function wait(self)
     local deadline = limit > 0 and process.now() + limit or math.huge
     local about, err
     repeat
-        local generation = feed.generation
+        local generation, attempts = feed.generation, feed.attempts
         feed.task:run_until(function()
             return feed.generation ~= generation or signals.stop
-                or not about and feed.attempts > 0
+                or not about and feed.attempts > attempts
         end, math.min(deadline, about and process.now() + INTERVAL or deadline))
-        if feed.revision then about, err = look(self) end
-        if err then break end
+        local found
+        if feed.revision then found, err = look(self) end
+        about = found or about
+        -- Who waits bears with an etcd that does not answer for a while.
+        if err and not (self.args.wait and err.kind == "silent") then break end
         local over = signals.stop or not self.args.wait or process.now() >= deadline
     until over or about and about.all
     if err then return nil, err end

@@ -43,6 +43,9 @@ local function begin(self, task)
     if not output then return nil, err end
     -- As text: a double could not hold the number that JSON would have.
     self._lease = match(output, "lease (%x+) granted")
+    if not self._lease then
+        return nil, self._client:failure "Error: etcdctl printed no lease that we know"
+    end
     local child, start_err = self._client:start { "lease", "keep-alive", self._lease }
     if not child then return nil, start_err end
     self._keeper = child

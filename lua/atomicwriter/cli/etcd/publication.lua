@@ -103,11 +103,13 @@ local function compare(key, mod)
     return format('mod(%s) = "%s"', encoding.quote(key), encoding.number(mod or 0))
 end
 
--- The comparisons: the mark, then what changes, then, as far as there is room, all the rest.
+-- The comparisons: the mark, then what changes, then, as far as there is room, all the rest. There
+-- is room for as many as there are operations: etcd has one limit for both.
 local function comparisons(prefix, state, plan)
     local lines, seen = {}, {}
+    local room = math.max(MAX_OPS, OWN_OPS + #plan.updated + #plan.removed + #plan.added)
     local function add(path)
-        if seen[path] or #lines >= MAX_OPS then return end
+        if seen[path] or #lines >= room then return end
         seen[path] = true
         lines[#lines + 1] = compare(prefix .. path, state.mods[path])
     end
@@ -168,7 +170,8 @@ local function newest(state)
     return revision
 end
 
--- That something was changed after the revision that is expected, or nil. What was deleted since
+-- That something was changed after the revision that is expected, or nil; nil and an error where
+-- that cannot be told. What was deleted since
 -- leaves no trace but in the keys of that revision, for as long as etcd has them.
 local function surprise(self, state, expected)
     if expected > state.revision then
@@ -181,7 +184,8 @@ local function surprise(self, state, expected)
             self.prefix, found)
     end
     if expected == 0 then return nil end
-    local before = read(self, expected)
+    local before, err = read(self, expected)
+    if not before and err.kind ~= "compacted" then return nil, err end
     for path in pairs(before and before.mods or {}) do
         if not state.mods[path] then
             return format("revision %.0f is expected, but %s was deleted since", expected,
@@ -247,7 +251,9 @@ local function attempt(self, files, expected)
         self._plan.revision = state.mods[feed.MARK]
         return self._plan
     end
-    local why = expected and surprise(self, state, expected)
+    local why, unknown
+    if expected then why, unknown = surprise(self, state, expected) end
+    if unknown then return nil, unknown end
     if why then return fail("conflict", why) end
     local plan = M.plan(state, files)
     plan.revision = newest(state)
