@@ -79,20 +79,6 @@ static bool must(aw_writer *writer, const file *wanted)
     return changed;
 }
 
-/* The thread's work is done before the call returns. */
-static int run_at_once(pthread_t *thread, void *(*run)(void *), void *argument)
-{
-    (void)thread;
-    (void)run(argument);
-    return 0;
-}
-
-static int join_nothing(pthread_t thread)
-{
-    (void)thread;
-    return 0;
-}
-
 /* As if the live version's files had been written an hour ago. */
 static void age(const file *files)
 {
@@ -585,8 +571,7 @@ static void watch_calls(void)
     kernel = aw_sys;
 #define WATCH(type, name, parameters, arguments) aw_sys.name = watched_##name;
     AW_SYS_CALLS(WATCH)
-    aw_sys.thread_start = run_at_once;
-    aw_sys.thread_join = join_nothing;
+    run_threads_at_once();
     calls = 0;
 }
 
@@ -732,8 +717,7 @@ TEST(paths_change, "files that come and go are linked ahead, too: nothing that s
 
     need_lines();
     begin_anew();
-    aw_sys.thread_start = run_at_once;
-    aw_sys.thread_join = join_nothing;
+    run_threads_at_once();
     writer = prepared_writer(&options);
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         must(writer, sets[i]);

@@ -242,20 +242,6 @@ static int write_with_keeper(const file *files, aw_result *result, aw_error *err
     return rc;
 }
 
-/* The thread's calls are counted as the caller's. */
-static int run_at_once(pthread_t *thread, void *(*run)(void *), void *argument)
-{
-    (void)thread;
-    (void)run(argument);
-    return 0;
-}
-
-static int join_nothing(pthread_t thread)
-{
-    (void)thread;
-    return 0;
-}
-
 /* A writer that has written and confirmed LIVE. */
 static void make_keeper(const scenario *s, const file *live)
 {
@@ -285,8 +271,7 @@ static void set_up(const scenario *s)
     aw_error err;
 
     start_clock();
-    aw_sys.thread_start = run_at_once;
-    aw_sys.thread_join = join_nothing;
+    run_threads_at_once();
     if (!s->creates)
         disk_mkdir("target", 0755);
     for (size_t i = 0; i < count; i++)

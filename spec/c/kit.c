@@ -28,6 +28,25 @@ __attribute__((constructor)) static void forget_others(void)
     aw_sys.dirty_memory = nothing_dirty;
 }
 
+static int run_at_once(pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    (void)thread;
+    (void)run(argument);
+    return 0;
+}
+
+static int join_nothing(pthread_t thread)
+{
+    (void)thread;
+    return 0;
+}
+
+void run_threads_at_once(void)
+{
+    aw_sys.thread_start = run_at_once;
+    aw_sys.thread_join = join_nothing;
+}
+
 void check_failed(const char *file_name, int line, const char *call, const aw_error *err)
 {
     char text[AW_ERROR_TEXT_MAX];

@@ -39,6 +39,10 @@ int write_with(const aw_options *options, const file *files, aw_result *result, 
 /* A write of FILES retaining one version, which ends the test if it fails. */
 void must_write(const file *files);
 
+/* From now on a thread's work is done in the call that would start it, so that its calls and
+ * its allocations are the caller's. */
+void run_threads_at_once(void);
+
 /* The same into TARGET, which is made if it is missing. */
 void project(const char *target, const file *files);
 

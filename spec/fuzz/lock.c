@@ -56,22 +56,6 @@ static ssize_t fake_readlinkat(int dir, const char *name, char *buffer, size_t s
     return give(text, buffer, size);
 }
 
-/* "..lock" is a file with no other name. */
-static int fake_fstat(int fd, struct stat *st)
-{
-    REQUIRE(fd == LOCK);
-    memset(st, 0, sizeof *st);
-    st->st_ino = 7;
-    st->st_nlink = 1;
-    return 0;
-}
-
-static int fake_fstatat(int dir, const char *name, struct stat *st, int flags)
-{
-    REQUIRE(dir == DIR && strcmp(name, AW_NAME_LOCK) == 0 && flags != 0);
-    return fake_fstat(LOCK, st);
-}
-
 static bool same_note(const aw_note *a, const aw_note *b)
 {
     return strcmp(a->version, b->version) == 0 && a->inode == b->inode
@@ -173,8 +157,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     aw_sys.pread = fake_pread;
     aw_sys.pwrite = fake_pwrite;
     aw_sys.readlinkat = fake_readlinkat;
-    aw_sys.fstat = fake_fstat;
-    aw_sys.fstatat = fake_fstatat;
     check_note(input);
     check_note_in_full(input);
     text = input;
