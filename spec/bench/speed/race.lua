@@ -5,7 +5,8 @@ local measure = require "spec.bench.measure"
 
 local M = {}
 
-local ROUNDS_MIN, ROUNDS_WANTED, OVERTIME = 3, 5, 5
+local ROUNDS_MIN, ROUNDS_WANTED, OVERTIME = 3, 15, 8
+local SLOW_ROUNDS = 5 -- of a side that takes much longer than ours
 
 -- How often in a row a side does a work on N files.
 local function batch(n)
@@ -13,7 +14,7 @@ local function batch(n)
 end
 
 --- Let SIDES, a list of { name =, side =, slow =, batch = }, work on N files for SECONDS, in at
--- least three rounds, and five unless that takes too long. Each begins in turn. A slow side works
+-- least three rounds, and fifteen unless that takes too long. Each begins in turn. A slow side works
 -- once a round, and in five rounds at most; the others BATCH times, or as often as suits N.
 -- Returns for each its name and a summary of its times.
 function M.run(sides, n, seconds)
@@ -27,7 +28,7 @@ function M.run(sides, n, seconds)
         for turn = 0, #sides - 1 do
             local i = (rounds + turn) % #sides + 1
             local slow = sides[i].slow
-            if not slow or rounds < ROUNDS_WANTED then
+            if not slow or rounds < SLOW_ROUNDS then
                 sides[i].side:run(slow and 1 or sides[i].batch or batch(n), samples[i])
             end
         end
