@@ -265,12 +265,16 @@ $(POWER_MUTANTS): $(BUILD)/spec/c/power_test-%: spec/c/power_test.c spec/c/power
 	    $(filter %.c %.a,$^) $(AW_LDFLAGS)
 
 TEST_FLAVOURS := $(if $(LUA),$(FLAVOURS),lua$(LUA_VERSION) luajit)
-TESTS  = $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%) \
-         $(if $(SPEC)$(FILTER),,$(nginx_suite) $(etcd_suite))
+TESTS  = $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%)
+TESTS_BESIDE = $(if $(SPEC)$(FILTER),,-- $(etcd_suite) $(nginx_suite))
+
+# What suites that run side by side must not build at the same time.
+SHARED_BUILD := $(MODULES) $(LIB).a $(LIB).so $(C_TESTS) $(FUZZ_REPLAYS) $(BUILD)/bin/atomicwriter
 
 .PHONY: test
 test: deps-test ## install what is needed, build, run all tests (SPEC=, FILTER=)
-	+@MAKE='$(MAKE)' $(SUITES) total $(TESTS)
+	+@$(if $(SPEC)$(FILTER),,$(MAKE) -k $(SHARED_BUILD) || true)
+	+@MAKE='$(MAKE)' $(SUITES) total $(TESTS) $(TESTS_BESIDE)
 
 .PHONY: test-c
 test-c: $(C_TESTS) $(FUZZ_REPLAYS) ## run the C unit tests
@@ -319,14 +323,14 @@ run-bench-etcd: $(BUILD)/$(firstword $(FLAVOURS))/atomicwriter/core.so $(BUILD)/
 # ---- checks ------------------------------------------------------------
 
 CHECKS := check-luacheck check-cppcheck check-layers check-gcc check-clang \
-          check-asan-c check-asan-lua check-asan-luajit check-tsan \
-          check-valgrind-c check-valgrind-lua \
-          check-faults check-fuzz \
+          check-valgrind-c check-valgrind-lua check-faults check-fuzz \
           check-install check-rock check-demo
+CHECKS_BESIDE := check-asan-c check-asan-lua check-asan-luajit check-tsan
 
 .PHONY: check
 check: deps-check ## run lint, layers, sanitizers, valgrind and the packaging
-	+@MAKE='$(MAKE)' $(SUITES) total $(CHECKS)
+	+@$(MAKE) -k $(SHARED_BUILD) $(FAULT_TOOLS) || true
+	+@MAKE='$(MAKE)' $(SUITES) total $(CHECKS) -- $(CHECKS_BESIDE)
 
 .PHONY: check-lint check-asan check-valgrind
 check-lint: check-luacheck check-cppcheck ## lint Lua and C

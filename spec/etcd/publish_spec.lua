@@ -216,22 +216,133 @@ describe("publishing to etcd:", function()
         assert.equal(store:revision(), result.revision)
     end)
 
+    -- A publication whose first transaction is made or not, as IS_MADE says, and never answered.
+    -- MEANWHILE is called then.
+    local function unanswered(is_made, meanwhile)
+        local made = publication.new(assert(client.new { endpoints = store.endpoints }), prefix)
+        local run, lost = made.client.run, false
+        function made.client.run(self, words, opts)
+            if words[1] ~= "txn" or lost then return run(self, words, opts) end
+            lost = true
+            if is_made then assert(run(self, words, opts)) end
+            if meanwhile then meanwhile() end
+            return nil, self:failure("Error: context deadline exceeded\n")
+        end
+        return made
+    end
+
     it("finds out whether it was published when the answer was lost", function()
         for _, is_made in ipairs { true, false } do
-            local made = publication.new(assert(client.new { endpoints = store.endpoints }), prefix)
-            local run, lost = made.client.run, false
-            function made.client.run(self, words, opts)
-                if words[1] ~= "txn" or lost then return run(self, words, opts) end
-                lost = true
-                if is_made then run(self, words, opts) end
-                return nil, self:failure("Error: context deadline exceeded\n")
-            end
             local value = tostring(is_made)
-            local result = assert(made:publish({ a = value }, { timeout = 5 }))
+            local result = assert(unanswered(is_made):publish({ a = value }, { timeout = 5 }))
             assert.is_true(result.changed)
             assert.equal(store:revision(), result.revision)
             assert.same({ a = value }, files())
         end
+    end)
+
+    describe("when the answer was lost and somebody else has written:", function()
+        local function stranger() store:put(prefix .. "stranger", "1") end
+
+        it("publishes again", function()
+            publish("--from-literal", "a=0")
+            for _, is_made in ipairs { true, false } do
+                local made = unanswered(is_made, stranger)
+                local result = assert(made:publish({ a = tostring(is_made) }, { timeout = 5 }))
+                assert.equal(store:revision(), result.revision)
+                assert.same({ a = tostring(is_made) }, files())
+            end
+        end)
+
+        it("with --expect says which revision ours was", function()
+            local from = publish("--from-literal", "a=0").revision
+            local result, err = unanswered(true, stranger):publish({ a = "1" },
+                { timeout = 5, expect = from })
+            assert.is_nil(result)
+            assert.equal("conflict", err.code)
+            assert.equal(("somebody else has written at the same time; published as revision %d, "
+                .. "and others have written since"):format(from + 1), tostring(err))
+            assert.same({ a = "1", stranger = "1" }, files())
+        end)
+
+        it("with --expect says that it is not known where others have published", function()
+            local from = publish("--from-literal", "a=0").revision
+            local made = unanswered(true, function() publish("--from-literal", "b=0") end)
+            local result, err = made:publish({ a = "1" }, { timeout = 5, expect = from })
+            assert.is_nil(result)
+            assert.equal("conflict", err.code)
+            assert.truthy(tostring(err):find(("revision %d is expected, but %s was changed at %d; "
+                .. "it is not known whether it was published"):format(from, prefix, from + 2), 1,
+                true), tostring(err))
+        end)
+    end)
+
+    it("finds out whether it was published when etcdctl was killed or failed oddly", function()
+        sandbox.mkdir(dir .. "/bin")
+        local etcdctl = sandbox.must "command -v etcdctl":gsub("\n", "")
+        for turn, ending in ipairs { "kill -9 $$", "echo odd >&2; exit 1" } do
+            sandbox.write_file(dir .. "/bin/etcdctl", ([[#!/bin/sh
+                test "$1" = txn && ! test -e %s/done%d || exec %s "$@"
+                : >%s/done%d
+                %s "$@" >&2
+                %s
+            ]]):format(dir, turn, etcdctl, dir, turn, etcdctl, ending), "0755")
+            local value = "geheimnis" .. turn
+            local words = store:words("publish", prefix, "--from-literal", "a=" .. value,
+                "--timeout", "10s")
+            local status, stdout, stderr = sandbox.run { "env",
+                "PATH=" .. dir .. "/bin:" .. os.getenv "PATH", sandbox.unpack(words) }
+            assert.same({ a = value }, files())
+            assert.falsy(stderr:find("geheimnis", 1, true))
+            if turn == 1 then
+                assert.equal(0, status, stderr)
+                assert.truthy(stdout:find(("published as revision %d"):format(store:revision()), 1,
+                    true))
+                assert.truthy(stderr:find("etcdctl was ended by SIGKILL; still trying", 1, true),
+                    stderr)
+            else
+                assert.equal(1, status)
+                assert.truthy(stderr:find("etcdctl failed, and may have shown what it was given; "
+                    .. "it is not known whether it was published\n", 1, true), stderr)
+            end
+        end
+    end)
+
+    describe("never deletes what nobody has published there:", function()
+        it("keys that were there before, unless --expect is given", function()
+            store:put(prefix .. "hand", "1")
+            local revision = store:put(prefix .. "made", "1")
+            refused(1, ("2 keys below %s, such as %shand, were not put there by publish and would "
+                .. "be deleted; to do that, give --expect %d; nothing was published\n")
+                :format(prefix, prefix, revision), "--from-literal", "a=1")
+            local status, out, err = store:run("publish", prefix, "--dry-run", "--from-literal",
+                "a=1")
+            assert.equal(1, status)
+            assert.truthy(out:find("- hand\n- made\n", 1, true), out)
+            assert.truthy(err:find(("--expect %d"):format(revision), 1, true), err)
+            assert.same({ "hand", "made" }, publish("--from-literal", "a=1", "--expect",
+                ("%d"):format(revision)).removed)
+            assert.same({ a = "1" }, files())
+        end)
+
+        it("but takes over a prefix that was filled by hand with the same names", function()
+            store:put(prefix .. "a", "by hand")
+            assert.same({ "a" }, publish("--from-literal", "a=1").updated)
+        end)
+
+        it("prefixes below that are published by themselves, which can be read, too", function()
+            publish("--from-literal", "a=1")
+            store:must("publish", prefix .. "db", "--from-literal", "b=1")
+            store:must("write", dir .. "/t", "--create", "--from-etcd", prefix)
+            assert(volume.shows(dir .. "/t", { a = "1", ["db/b"] = "1" }))
+            for _, more in ipairs { "--timeout=5s", ("--expect=%d"):format(store:revision()) } do
+                refused(1, ("%sdb/ is published by itself: publish there, or delete "
+                    .. "%sdb/..published first"):format(prefix, prefix), "--from-literal", "a=2",
+                    more)
+            end
+            store:delete(prefix .. "db/..published")
+            assert.same({ "db/b" }, publish("--from-literal", "a=2").removed)
+        end)
     end)
 
     describe("where etcd's limits are passed, says what to do and touches nothing:", function()
@@ -315,7 +426,7 @@ describe("publishing to etcd:", function()
         function its_client.run(self, words)
             if words[1] == "get" then return '{"header":{"revision":1}}' end
             signals.stop = "SIGTERM"
-            return nil, self:failure "was ended by SIGTERM"
+            return nil, self:failure "Error: context deadline exceeded"
         end
         local made = publication.new(its_client, "/app/", signals)
         local result, err = made:publish({ a = "1" }, { timeout = 1 })

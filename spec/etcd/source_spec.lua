@@ -1,5 +1,6 @@
 -- What is below a prefix of etcd as files and as data for templates, read once.
 
+local client = require "atomicwriter.cli.etcd.client"
 local command = require "spec.support.command"
 local etcd = require "spec.support.etcd"
 local sandbox = require "spec.support.sandbox"
@@ -116,6 +117,17 @@ describe("from etcd:", function()
             assert.truthy(err:find("p.lua: projection 1: ", 1, true), err)
             assert.truthy(err:find(case[2], 1, true), err)
         end
+    end)
+
+    it("a user of the environment needs a password, too: etcdctl would ask for it", function()
+        local function new(environment)
+            return client.new({}, function(name) return environment[name] end)
+        end
+        local made, why = new { ETCDCTL_USER = "u" }
+        assert.is_nil(made)
+        assert.equal("no password for the user 'u': set ETCDCTL_PASSWORD", why)
+        assert(new { ETCDCTL_USER = "u", ETCDCTL_PASSWORD = "p" })
+        assert.equal("p", assert(new { ETCDCTL_USER = "u:p" }).env.ETCDCTL_PASSWORD)
     end)
 
     it("two prefixes are read as of one revision, while somebody writes all the time", function()

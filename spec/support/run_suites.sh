@@ -8,8 +8,9 @@
 #                                            count: it passes or fails as one
 #   run_suites.sh each [PREFIX… --] PROGRAM… run each ("PROGRAM ARGUMENT" too), add
 #                                            up their counts
-#   run_suites.sh total TARGET…              make each target in turn and add up
-#                                            the suites that it ran
+#   run_suites.sh total TARGET… [-- TARGET…] make each target in turn and add up the suites
+#                                            that it ran; what is after -- runs beside the
+#                                            rest, where there are two processors
 #
 # A count is a line "N passed, N failed[, N skipped]" or busted's summary; the
 # last one in a log holds. Where it says nothing of skipped tests, the lines
@@ -70,9 +71,10 @@ skips() {
          /^Pending -> /  { getline name; getline why; print "      skipped: " name " # " why }' "$1"
 }
 
-# Tell of a suite: $1 log, $2 label, $3 how it ended.
+# Tell of a suite, and of no other meanwhile: $1 log, $2 label, $3 how it ended.
 report() {
     local mark=ok
+    test -z "${SUITE_LOCK:-}" || { exec {lock}<"$SUITE_LOCK"; flock "$lock"; }
     test "$failed" = 0 || mark=FAIL
     if test $mark = FAIL && test -z "${V:-}"; then
         sed 's/^/    /' "$1"
@@ -80,6 +82,7 @@ report() {
     printf '%-4s  %-34s  %s  (%d s)\n' $mark "$2" "$3${reason:+: $reason}" $SECONDS
     test "$skipped" = 0 || test $mark = FAIL || skips "$1"
     test -z "${SUITE_RESULTS:-}" || echo "$passed $failed $skipped" >>"$SUITE_RESULTS"
+    test -z "${SUITE_LOCK:-}" || exec {lock}<&-
     test "$failed" = 0
 }
 
@@ -132,36 +135,65 @@ run_each() {
     test $all_failed = 0
 }
 
-run_total() {
-    local all_passed=0 all_failed=0 all_skipped=0 target status target_failed
-    local flags=${MAKEFLAGS-}
-    flags=${flags%% *}
-    if [[ $flags != -* && $flags == *n* ]]; then # a dry run, `make -n`
-        printf 'make %s\n' "$@"
-        return 0
-    fi
+# Make each target in turn, and leave "passed failed skipped" of each suite in the file $1.
+run_lane() {
+    local results=$1 target status lines
     SUITE_RESULTS=$(mktemp)
     export SUITE_RESULTS
     trap 'rm -f "$SUITE_RESULTS"' EXIT
+    shift
     for target; do
         : >"$SUITE_RESULTS"
         ${MAKE:-make} "$target"
         status=$?
-        target_failed=0
-        while read -r passed failed skipped; do
-            all_passed=$((all_passed + passed))
-            all_failed=$((all_failed + failed))
-            all_skipped=$((all_skipped + skipped))
-            target_failed=$((target_failed + failed))
-        done <"$SUITE_RESULTS"
-        if test $target_failed = 0 && { test $status != 0 || ! test -s "$SUITE_RESULTS"; }; then
+        cat "$SUITE_RESULTS" >>"$results"
+        lines=$(awk '$2 { failed = 1 } END { print NR == 0 ? "none" : failed ? "failed" : "fine" }' \
+            "$SUITE_RESULTS")
+        if test "$lines" = none || { test "$lines" = fine && test $status != 0; }; then
             echo "FAIL  $target: make ended with status $status"
-            all_failed=$((all_failed + 1))
+            echo "0 1 0" >>"$results"
         fi
     done
-    sum $all_passed $all_failed $all_skipped
+}
+
+# End the lanes and what they run, as ^C does what is in the foreground.
+end_lanes() {
+    local lane
+    trap - INT TERM
+    for lane in "${lanes[@]}"; do kill -"$1" -- -"$lane" 2>/dev/null; done
+    wait
+    exit $((128 + $(kill -l "$1")))
+}
+
+run_total() {
+    local flags=${MAKEFLAGS-} first=() second=()
+    flags=${flags%% *}
+    while test $# != 0 && test "$1" != --; do first+=("$1"); shift; done
+    test $# = 0 || second=("${@:2}")
+    if [[ $flags != -* && $flags == *n* ]]; then # a dry run, `make -n`
+        printf 'make %s\n' "${first[@]}" "${second[@]}"
+        return 0
+    fi
+    total=$(mktemp) SUITE_LOCK=$(mktemp)
+    export SUITE_LOCK
+    trap 'rm -f "$total" "$SUITE_LOCK"' EXIT
+    if test ${#second[@]} = 0 || test -n "${V:-}" || test "$(nproc)" = 1; then
+        (run_lane "$total" "${first[@]}" "${second[@]}")
+    else
+        set -m # each lane a process group, which can be ended as one
+        (run_lane "$total" "${first[@]}") & lanes=($!)
+        (run_lane "$total" "${second[@]}") & lanes+=($!)
+        set +m
+        trap 'end_lanes INT' INT
+        trap 'end_lanes TERM' TERM
+        wait
+        trap - INT TERM
+    fi
+    read -r passed failed skipped < <(
+        awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }' "$total")
+    sum "$passed" "$failed" "$skipped"
     echo
-    test $all_failed = 0
+    test "$failed" = 0
 }
 
 action=$1

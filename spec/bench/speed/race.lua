@@ -14,8 +14,8 @@ local function batch(n)
 end
 
 --- Let SIDES, a list of { name =, side =, slow =, batch = }, work on N files for SECONDS, in at
--- least three rounds, and fifteen unless that takes too long. Each begins in turn. A slow side works
--- once a round, and in five rounds at most; the others BATCH times, or as often as suits N.
+-- least three rounds, and fifteen unless that takes too long. Each begins in turn. A slow side
+-- works once a round, and in five rounds at most; the others BATCH times, or as often as suits N.
 -- Returns for each its name and a summary of its times.
 function M.run(sides, n, seconds)
     local samples = {}

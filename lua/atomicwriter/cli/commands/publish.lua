@@ -22,8 +22,9 @@ since revision 1234:
    atomicwriter publish /app --template conf.d/ --data site=site.yaml \
        --expect 1234
 
-Exit status: 0 done, 1 failed: nothing was published, or the message says that
-this is not known, 2 usage.]],
+Exit status: 0 done, 2 usage, 1 failed: the message says whether nothing was
+published, or this is not known, or it was, but somebody else has written at the
+same time.]],
 }
 
 local PUBLISHING = {
@@ -90,7 +91,7 @@ local function record_of(prefix, result)
     return {
         prefix = prefix, changed = result.changed, revision = result.revision,
         added = list(result.added), updated = list(result.updated), removed = list(result.removed),
-        unchanged = result.unchanged, excess = result.excess,
+        unchanged = result.unchanged, obstacle = result.obstacle,
     }
 end
 
@@ -124,10 +125,10 @@ function M.run(args, services)
         expect = args.expect, timeout = args.timeout or TIMEOUT, dry_run = args.dry_run,
     })
     if not result then return console:fail(err) end
-    if result.excess then console:warn(result.excess) end
+    if result.obstacle then console:warn(result.obstacle) end
     local written, why = console:result(function() return record_of(args.prefix, result) end,
         describe(args.prefix, result, args.dry_run))
-    if written then return result.excess and 1 or 0 end
+    if written then return result.obstacle and 1 or 0 end
     console:error(why)
     return 1
 end

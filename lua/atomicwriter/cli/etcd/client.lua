@@ -12,6 +12,7 @@ local find, format, gmatch, gsub, match =
     string.find, string.format, string.gmatch, string.gsub, string.match
 
 local PROGRAM = "etcdctl"
+local BAD_ARGUMENTS = 128 -- its exit status for what it has not sent at all
 local TIMEOUT = 120 -- seconds, should etcdctl not heed its own
 local DEFAULT_ENDPOINT = "127.0.0.1:2379" -- as etcdctl has it
 
@@ -36,6 +37,7 @@ local KINDS = {
     { "user name is empty", "refused" }, { "invalid auth token", "refused" },
     { "deadline exceeded", "silent" }, { "timed out", "silent" }, { "leader changed", "silent" },
     { "no leader", "silent" }, { "code = Unavailable", "silent" }, { "code = Canceled", "silent" },
+    { "transport is closing", "silent" }, { "connection reset", "silent" }, { "EOF", "silent" },
 }
 
 local Client = {}
@@ -68,12 +70,19 @@ local function kind_of(text)
     return nil
 end
 
+local function error_of(self, kind, reason)
+    return failure.new {
+        code = "etcd", kind = kind, message = format("etcd at %s: %s", self.endpoints, reason),
+    }
+end
+
 --- The error for what etcdctl wrote to its standard error.
 -- @tparam string text
 -- @tparam[opt] table opts `discreet`: what it read was secret, and only errors of etcd itself,
 --  which do not repeat that, are shown
 -- @treturn table code `etcd`; `kind`: `"compacted"`, `"future"`, `"too_many"`, `"too_large"`,
---  `"no_lease"`, `"refused"`, `"silent"` (nothing answered, or not in time) or nil
+--  `"no_lease"`, `"refused"`, `"invalid"` (etcdctl has not sent it), `"silent"` (nothing answered,
+--  or not in time, or etcdctl was ended: it may have been done) or nil
 function Client:failure(text, opts)
     local said, logged = last_words(text)
     local kind = kind_of(said or "") or kind_of(logged or "")
@@ -81,13 +90,23 @@ function Client:failure(text, opts)
     reason = gsub(reason, "^etcdserver: ", "")
     if opts and opts.discreet and not kind and not find(said or "", "^etcdserver: ")
         and not find(said or "", "^rpc error: ") then
-        reason = "etcdctl did not take the request"
+        reason = "etcdctl failed, and may have shown what it was given"
     elseif kind == "silent" and find(reason, "deadline exceeded", 1, true) then
         reason = "nothing answers"
     end
-    return failure.new {
-        code = "etcd", kind = kind, message = format("etcd at %s: %s", self.endpoints, reason),
-    }
+    return error_of(self, kind, reason)
+end
+
+-- The error for a child that has not succeeded.
+local function ended(self, status, errors, opts)
+    if status.timed_out then
+        return error_of(self, "silent", "nothing answers")
+    elseif status.signal then
+        return error_of(self, "silent", "etcdctl was ended by " .. status.signal)
+    elseif status.code == BAD_ARGUMENTS and opts and opts.discreet then
+        return error_of(self, "invalid", "etcdctl did not take the request")
+    end
+    return self:failure(errors, opts)
 end
 
 local function cannot_start(err)
@@ -148,7 +167,7 @@ function Client:finish(child, opts)
     local status, errors = child.status, child.errors
     child:close()
     if status.ok then return output end
-    return nil, self:failure(status.signal and "was ended by " .. status.signal or errors, opts)
+    return nil, ended(self, status, errors, opts)
 end
 
 --- Run etcdctl and wait for it within a task.
@@ -184,9 +203,7 @@ function Client:run(words, opts)
     })
     if not status then return cannot_start(err) end
     if status.ok then return status.output end
-    if status.timed_out then return nil, self:failure("Error: deadline exceeded") end
-    return nil, self:failure(status.signal and "was ended by " .. status.signal
-        or status.errors, opts)
+    return nil, ended(self, status, status.errors, opts)
 end
 
 --- Another client with the same settings, which can be closed by itself.
@@ -249,12 +266,14 @@ function M.new(settings, getenv)
     getenv = getenv or os.getenv
     local env = { ETCDCTL_API = "3" }
     for name, variable in pairs(VARIABLES) do env[variable] = joined(settings[name]) end
-    local user = env.ETCDCTL_USER
-    if user and not env.ETCDCTL_PASSWORD and find(user, ":", 1, true) then
-        env.ETCDCTL_USER, env.ETCDCTL_PASSWORD = match(user, "^([^:]*):(.*)$")
+    local password = env.ETCDCTL_PASSWORD or getenv "ETCDCTL_PASSWORD"
+    local user = env.ETCDCTL_USER or getenv "ETCDCTL_USER"
+    if user and not password and find(user, ":", 1, true) then
+        user, password = match(user, "^([^:]*):(.*)$")
+        env.ETCDCTL_USER, env.ETCDCTL_PASSWORD = user, password
     end
     -- etcdctl would ask for it, and wait.
-    if user and not (env.ETCDCTL_PASSWORD or getenv "ETCDCTL_PASSWORD") then
+    if user and user ~= "" and not password then
         return nil, format("no password for the user '%s': set ETCDCTL_PASSWORD", user)
     end
     local parts = {}

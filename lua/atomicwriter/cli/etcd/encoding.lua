@@ -3,7 +3,7 @@
 -- It prints JSON in which they are base64. What it reads, transactions and the lines of an
 -- interactive watch, has them as string literals of Go, one request a line; it splits a line with
 -- a regular expression before it looks at the literals, so that all but printable ASCII has to be
--- escaped.
+-- escaped, and quotes, too.
 -- @module atomicwriter.cli.etcd.encoding
 
 local byte, format, gsub = string.byte, string.format, string.gsub
@@ -14,8 +14,7 @@ local M = {}
 -- @tparam string text any bytes
 -- @treturn string
 function M.quote(text)
-    return '"' .. gsub(text, '[^ !#-%[%]-~]', function(character)
-        if character == '"' or character == "\\" then return "\\" .. character end
+    return '"' .. gsub(text, "[^ !#-&(-Z[%]^-~]", function(character)
         return format("\\x%02x", byte(character))
     end) .. '"'
 end

@@ -35,8 +35,13 @@ local GRACE = 5 -- for what is under way to come in
 local RETRY_MIN, RETRY_MAX = 0.5, 30
 local SETTLED = 10 -- after so long, a watch that ends has not failed at once
 
--- What `publish` leaves beside the files, see `atomicwriter.cli.etcd.publication`.
+-- What `publish` leaves beside the files, see `atomicwriter.cli.etcd.publication`: here, and below
+-- when somebody publishes there.
 local MARK = "..published"
+
+local function is_mark(path)
+    return path == MARK or sub(path, -#MARK - 1) == "/" .. MARK
+end
 
 local Feed = {}
 Feed.__index = Feed
@@ -57,8 +62,9 @@ local M = { MARK = MARK }
 --- What a read of all keys below PREFIX has found.
 -- @tparam string prefix
 -- @tparam string output of `etcdctl get --prefix`, as JSON
--- @treturn[1] table `files`, path to value; `mods`, path to the revision that set it, with that of
---  the mark; `mark`, the value of that; `revision` of all of it
+-- @treturn[1] table `files`, path to value; `mods`, path to the revision that set it, with those of
+--  marks; `mark`, the value of that of PREFIX; `nested`, the path of a mark below, if there is one;
+--  `revision` of all of it
 -- @treturn[2] nil
 -- @treturn[2] table error
 function M.parse(prefix, output)
@@ -67,17 +73,19 @@ function M.parse(prefix, output)
     if not revision then
         return nil, failure.new { code = "etcd", message = "etcdctl printed no JSON that we know" }
     end
-    local files, mods, mark = {}, {}, nil
+    local files, mods, mark, nested = {}, {}, nil, nil
     for _, pair in ipairs(answer.kvs or {}) do
         local path = sub(encoding.decode_base64(pair.key), #prefix + 1)
         mods[path] = pair.mod_revision
         if path == MARK then
             mark = encoding.decode_base64(pair.value)
+        elseif is_mark(path) then
+            nested = path
         else
             files[path] = encoding.decode_base64(pair.value)
         end
     end
-    return { files = files, mods = mods, mark = mark, revision = revision }
+    return { files = files, mods = mods, mark = mark, nested = nested, revision = revision }
 end
 
 --- What tells the keys of one revision from those of any other, deletions included: after a key was
@@ -183,7 +191,7 @@ local function take_events(self, events)
         local path = sub(encoding.decode_base64(event.kv.key), #self.prefix + 1)
         local is_put = event.type ~= 1 and event.type ~= "DELETE"
         mods[path] = is_put and event.kv.mod_revision or nil
-        if path ~= MARK then
+        if not is_mark(path) then
             files[path] = is_put and encoding.decode_base64(event.kv.value) or nil
         end
         revision = max(revision, event.kv.mod_revision)
@@ -338,7 +346,7 @@ local function watch(self, task)
             self._console:debug(format("%s: what follows revision %.0f has been compacted; all is "
                 .. "read again", self.prefix, self.revision))
             outcome = "read"
-        elseif self._refresh then
+        elseif self._refresh or child.too_much then -- then what came after is lost
             outcome = "read"
         elseif over or child.status then
             -- No leader, no permission, or killed by somebody.
@@ -403,8 +411,8 @@ end
 --- Make a feed; it does nothing before the first step of its `task`.
 --
 -- Its fields: `revision`, nil until something was read, `files`, a map of path to value that is
--- never changed but replaced, and `mods`, a map of path to the revision that set it, with that of
--- the mark; `generation`, which grows whenever they change; `failure`, why the last attempt came to
+-- never changed but replaced, and `mods`, a map of path to the revision that set it, with those of
+-- marks; `generation`, which grows whenever they change; `failure`, why the last attempt came to
 -- nothing, if so; `attempts`, how many were made.
 -- @tparam table client of `atomicwriter.cli.etcd.client`, for the feed alone
 -- @tparam string prefix

@@ -205,7 +205,7 @@ local function is_mixed(answer, prefix, state, files)
     local count = 0
     for _, pair in ipairs(range.kvs or {}) do
         local path = sub(encoding.decode_base64(pair.key), #prefix + 1)
-        if path ~= feed.MARK then
+        if path ~= feed.MARK then -- one below counts: somebody publishes there
             count = count + 1
             local is_ours = pair.mod_revision == answer.header.revision
             if files[path] == nil or not is_ours and pair.mod_revision ~= state.mods[path] then
@@ -232,53 +232,82 @@ local function send(self, state, plan, files)
     return answer.header.revision, is_mixed(answer, self.prefix, state, files)
 end
 
-local function explain(self, err, plan, files)
+-- What etcd refuses as a whole, and surely has not done.
+local REFUSALS = { too_many = true, too_large = true, refused = true, invalid = true }
+
+-- What to do where the transaction is too large.
+local function advise(self, err, plan, files)
     local ops, bytes = M.size(self.prefix, plan, files)
     if err.kind == "too_many" then
         err.message = format("%s; it has %d: " .. ADVICE_OPS, err.message, ops, ops)
     elseif err.kind == "too_large" then
         err.message = format("%s; it has %d bytes: " .. ADVICE_BYTES, err.message, bytes, bytes)
     end
-    return nil, err
+end
+
+-- Why PLAN must not be carried out, or nil: it would delete what nobody has published here. Who
+-- names a revision with --expect knows what is there.
+local function objection(self, state, plan, expected)
+    if state.nested then
+        return format("%s is published by itself: publish there, or delete %s%s first",
+            self.prefix .. sub(state.nested, 1, -#feed.MARK - 1), self.prefix, state.nested)
+    elseif #plan.removed > 0 and not state.mark and not expected then
+        return format("%d keys below %s, such as %s, were not put there by publish and would be "
+            .. "deleted; to do that, give --expect %.0f", #plan.removed, self.prefix,
+            self.prefix .. plan.removed[1], state.revision)
+    end
+    return nil
+end
+
+-- What was published is not what is there now: somebody else has written at the same time. With
+-- --expect that is told, without it all is published once more, with a mark that tells this from
+-- the first time.
+local function repeated(self, revision, expected)
+    self._live, self._unanswered = revision, false
+    if expected then return fail("conflict", "somebody else has written at the same time") end
+    self._mark = self._mark .. "+"
+    return true
 end
 
 -- One attempt: read, plan, send. Returns the result; nil and an error; or nothing where somebody
--- else was faster, or it is not known, and it has to be tried again.
+-- else was faster, and it has to be tried again.
 local function attempt(self, files, expected)
     local state, err = read(self)
     if not state then return nil, err end
-    if state.mark == self._mark then -- an attempt of ours that was not answered
-        self._plan.revision = state.mods[feed.MARK]
-        return self._plan
-    end
-    local why, unknown
-    if expected then why, unknown = surprise(self, state, expected) end
-    if unknown then return nil, unknown end
-    if why then return fail("conflict", why) end
     local plan = M.plan(state, files)
     plan.revision = newest(state)
-    if self._mixed then plan.changed = true end
+    if state.mark == self._mark then -- an attempt of ours that was not answered
+        if not plan.changed then
+            self._plan.revision = state.mods[feed.MARK]
+            return self._plan
+        end
+        local fine, conflict = repeated(self, state.mods[feed.MARK], expected)
+        if not fine then return nil, conflict end
+    elseif expected then
+        local why, unknown = surprise(self, state, expected)
+        if unknown then return nil, unknown end
+        if why then return fail("conflict", why) end
+    end
+    if self._live then plan.changed = true end
     if not plan.changed then return plan end
+    plan.obstacle = objection(self, state, plan, expected)
     if self._dry_run then
-        plan.excess = M.excess(M.size(self.prefix, plan, files))
+        plan.obstacle = plan.obstacle or M.excess(M.size(self.prefix, plan, files))
         return plan
     end
+    if plan.obstacle then return fail("conflict", plan.obstacle) end
     self._plan = plan
     local revision, more = send(self, state, plan, files)
     if revision == nil then
-        if more.kind == "silent" then return nil, more end
-        return explain(self, more, plan, files)
+        if not REFUSALS[more.kind] then self._unanswered = true end
+        advise(self, more, plan, files)
+        return nil, more
     elseif not revision then
         return nil
+    elseif more then
+        return nil, select(2, repeated(self, revision, expected))
     end
     plan.revision = revision
-    if more and expected then
-        return fail("conflict", format("published as revision %.0f, but somebody else has written "
-            .. "below %s at the same time", revision, self.prefix))
-    elseif more then
-        self._mixed, self._mark = true, self._mark .. "+"
-        return nil
-    end
     return plan
 end
 
@@ -287,9 +316,10 @@ end
 -- @tparam table opts `expect`: the revision since which nothing below the prefix may have changed;
 --  `timeout`: seconds to go on trying while etcd does not answer; `dry_run`
 -- @treturn[1] table result: `changed`, `added`, `updated`, `removed`, `unchanged`, `revision`; in a
---  dry run `excess`, if the limits of etcd are passed
+--  dry run `obstacle`: why it would be refused, if so
 -- @treturn[2] nil
--- @treturn[2] table error: `conflict` when something was changed since
+-- @treturn[2] table error: `conflict` when something was changed since, or what others have put
+--  would be deleted. Its message says what is known of whether it was published
 function Publication:publish(files, opts)
     local deadline, delay, told = process.now() + opts.timeout, RETRY_MIN, false
     self._dry_run = opts.dry_run
@@ -298,11 +328,13 @@ function Publication:publish(files, opts)
         if result then return result end
         local signals = self._signals
         local stopped = signals and signals.stop -- which ends etcdctl, too
-        if stopped then return fail("cancelled", "interrupted: " .. self:doubt()) end
-        if err and err.kind ~= "silent" then return nil, err end
-        if process.now() >= deadline then
-            if not err then return fail("conflict", "others publish all the time") end
-            err.message = err.message .. "; " .. self:doubt()
+        if stopped then return fail("cancelled", "interrupted: " .. self:outcome()) end
+        local is_over = process.now() >= deadline
+        if is_over and not err then
+            err = select(2, fail("conflict", "others publish all the time"))
+        end
+        if err and (is_over or err.kind ~= "silent") then
+            err.message = err.message .. "; " .. self:outcome()
             return nil, err
         end
         if err and self._console and not told then
@@ -315,10 +347,13 @@ function Publication:publish(files, opts)
     end
 end
 
---- What is known of an attempt that has failed, in words.
+--- What is known of a publication that has failed, in words.
 -- @treturn string
-function Publication:doubt()
-    return self._plan and "it is not known whether it was published"
+function Publication:outcome()
+    if self._live then
+        return format("published as revision %.0f, and others have written since", self._live)
+    end
+    return self._unanswered and "it is not known whether it was published"
         or "nothing was published"
 end
 
