@@ -51,8 +51,10 @@ else
 export V
 endif
 
-# Make $@.new the target, unless it is the same: then nothing is rebuilt.
-keep_if_same = cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+# Make $@.NUMBER the target, unless it is the same: then nothing is rebuilt. Several makes may do that
+# at once.
+new = $@.$$$$
+keep_if_same = cmp -s $(new) $@ && rm $(new) || mv $(new) $@
 
 # ---- the library and the Lua modules -----------------------------------
 
@@ -72,7 +74,7 @@ luajit: ## build the module for LuaJIT alone
 # Objects depend on the flags that they were built with.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(subst ','\'',$(CC) $(AW_CFLAGS) $(AW_LDFLAGS))' >$@.new; $(keep_if_same)
+	@echo '$(subst ','\'',$(CC) $(AW_CFLAGS) $(AW_LDFLAGS))' >$(new); $(keep_if_same)
 
 $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
 	$(call say,CC)
@@ -114,13 +116,13 @@ $(BUILD)/%/atomicwriter/core.so: $(BUILD)/%/lua_atomicwriter.o $(LIB).a
 
 $(BUILD)/atomicwriter.pc: csrc/atomicwriter.pc.in csrc/atomicwriter.h FORCE
 	@mkdir -p $(@D)
-	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' $< >$@.new; $(keep_if_same)
+	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' $< >$(new); $(keep_if_same)
 
 # The command, told where its modules are: in this tree, or below PREFIX.
 make_command = path=$$(command -v '$(call interpreter,$(firstword $(FLAVOURS)))') || exit; \
     sed "1s|/.*|$$path|; \
-    s|^local LUA_DIR, C_DIR$$|local LUA_DIR, C_DIR = '$(1)', '$(2)'|" lua/bin/atomicwriter >$@.new; \
-    chmod 755 $@.new; $(keep_if_same)
+    s|^local LUA_DIR, C_DIR$$|local LUA_DIR, C_DIR = '$(1)', '$(2)'|" lua/bin/atomicwriter >$(new); \
+    chmod 755 $(new); $(keep_if_same)
 
 $(BUILD)/bin/atomicwriter: lua/bin/atomicwriter $(firstword $(MODULES)) FORCE
 	@mkdir -p $(@D)
