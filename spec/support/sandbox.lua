@@ -108,6 +108,36 @@ M.now = system.monotime
 --- Do nothing for SECONDS, a fraction too.
 M.sleep = system.sleep
 
+---- what is left --------------------------------------------------------------
+
+-- Waits for the end of process $1, and does what that cannot do when it is interrupted or killed:
+-- for the directories listed in $2 it ends what spawn() has started there, and removes them.
+local GUARD = [[
+while kill -0 "$1" 2>/dev/null; do sleep 1; done
+while read -r dir; do
+    test ! -e "$dir/pid" || test -e "$dir/rc" || kill -s KILL -- "-$(cat "$dir/pid")"
+    rm -rf --one-file-system "$dir"
+done <"$2"
+rm -f "$2"
+]]
+
+local guarded -- the list
+
+-- Have the directory PATH looked after.
+local function guard(path)
+    if not guarded then
+        guarded = os.tmpname()
+        local stat = assert(io.open "/proc/self/stat")
+        local pid = stat:read "*n"
+        stat:close()
+        os.execute("setsid " .. M.sh { "sh", "-c", GUARD, "guard", ("%d"):format(pid), guarded }
+            .. " </dev/null >/dev/null 2>&1 &")
+    end
+    local list = assert(io.open(guarded, "a"))
+    list:write(path, "\n")
+    list:close()
+end
+
 ---- files ---------------------------------------------------------------------
 
 --- A new empty directory, 0700, removed by cleanup(). Its path is absolute, free
@@ -115,6 +145,7 @@ M.sleep = system.sleep
 function M.tmpdir()
     local path = M.must 'cd "$(mktemp -d)" && pwd -P':gsub("\n$", "")
     made[#made + 1] = path
+    guard(path)
     return path
 end
 
@@ -125,6 +156,7 @@ function M.memdir()
     if status ~= 0 then return M.tmpdir() end
     path = path:gsub("\n$", "")
     made[#made + 1] = path
+    guard(path)
     return path
 end
 
