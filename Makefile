@@ -271,11 +271,14 @@ TESTS  = $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%)
 TESTS_BESIDE = $(if $(SPEC)$(FILTER),,-- $(etcd_suite) $(nginx_suite))
 
 # What suites that run side by side must not build at the same time.
-SHARED_BUILD := $(MODULES) $(LIB).a $(LIB).so $(C_TESTS) $(FUZZ_REPLAYS) $(BUILD)/bin/atomicwriter
+.PHONY: build-shared
+build-shared: $(MODULES) $(LIB).a $(LIB).so $(C_TESTS) $(FUZZ_REPLAYS) $(FAULT_TOOLS) \
+              $(BUILD)/bin/atomicwriter
+	@:
 
 .PHONY: test
 test: deps-test ## install what is needed, build, run all tests (SPEC=, FILTER=)
-	+@$(if $(SPEC)$(FILTER),,$(MAKE) -k $(SHARED_BUILD) || true)
+	+@$(if $(SPEC)$(FILTER),,$(MAKE) -k build-shared || true)
 	+@MAKE='$(MAKE)' $(SUITES) total $(TESTS) $(TESTS_BESIDE)
 
 .PHONY: test-c
@@ -331,7 +334,7 @@ CHECKS_BESIDE := check-asan-c check-asan-lua check-asan-luajit check-tsan
 
 .PHONY: check
 check: deps-check ## run lint, layers, sanitizers, valgrind and the packaging
-	+@$(MAKE) -k $(SHARED_BUILD) $(FAULT_TOOLS) || true
+	+@$(MAKE) -k build-shared || true
 	+@MAKE='$(MAKE)' $(SUITES) total $(CHECKS) -- $(CHECKS_BESIDE)
 
 .PHONY: check-lint check-asan check-valgrind
