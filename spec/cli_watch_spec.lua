@@ -160,6 +160,18 @@ describe("atomicwriter --watch", function()
         assert.equal(1, count(stop(), "undefined: nobody"))
     end)
 
+    it("keeps the last good version when all sources are gone, until some are there", function()
+        sandbox.mkdir(path "src")
+        sandbox.write_file(path "src/a", "1")
+        watch("--from-file", path "src")
+        os.remove(path "src/a")
+        says "the sources hold no file at all"
+        assert.equal("1", live "a")
+        sandbox.write_file(path "src/a", "2")
+        live_becomes("a", "2")
+        stop()
+    end)
+
     it("starts although a template is wrong, and recovers", function()
         sandbox.write_file(path "x.tmpl", "{{ nobody }}")
         watch("--template", path "x.tmpl")

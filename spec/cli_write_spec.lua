@@ -279,12 +279,15 @@ describe("atomicwriter write", function()
             assert.equal("+ c\n~ b\n- a\n", printed:match("^(.*\n)[^\n]*\n$"))
         end)
 
-        it("may become empty, which is told", function()
+        it("becomes empty only with --allow-empty", function()
             sandbox.mkdir(dir .. "/empty")
             write("--from-literal", "a=1")
-            local status, _, stderr = command.run("write", target, "--from-file", dir .. "/empty")
-            assert.equal(0, status)
-            assert.truthy(stderr:find("warning: [^\n]*the sources hold no file"), stderr)
+            refused(1, target .. ": the sources hold no file at all; --allow-empty", "--from-file",
+                dir .. "/empty")
+            refused(1, "the sources hold no file at all", "--from-file", dir .. "/empty",
+                "--dry-run")
+            shows { a = "1" }
+            write("--allow-empty", "--from-file", dir .. "/empty")
             shows {}
         end)
 

@@ -130,6 +130,20 @@ describe("from etcd:", function()
         assert.equal("p", assert(new { ETCDCTL_USER = "u:p" }).env.ETCDCTL_PASSWORD)
     end)
 
+    it("etcdctl gives up when ETCDCTL_COMMAND_TIMEOUT says so, which 3.4 does not read", function()
+        sandbox.mkdir(dir .. "/bin")
+        sandbox.write_file(dir .. "/bin/etcdctl", ("#!/bin/sh\necho \"$*\" >>%s/args\n"
+            .. "exec %s \"$@\"\n"):format(dir, sandbox.must "command -v etcdctl":gsub("\n", "")),
+            "0755")
+        store:put(prefix .. "a", "1")
+        local words = store:words("write", target, "--create", "--from-etcd", prefix)
+        for _, case in ipairs { { "7s", "^%-%-command%-timeout=7s get " }, { "", "^get " } } do
+            sandbox.must { "env", "PATH=" .. dir .. "/bin:" .. os.getenv "PATH",
+                "ETCDCTL_COMMAND_TIMEOUT=" .. case[1], sandbox.unpack(words) }
+            assert.truthy(sandbox.read_file(dir .. "/args"):match "([^\n]*)\n$":match(case[2]))
+        end
+    end)
+
     it("two prefixes are read as of one revision, while somebody writes all the time", function()
         local script = ("i=0; while :; do i=$((i+1)); printf '\\nput %sa/v %%s\\nput %sb/v %%s"
             .. "\\n\\n\\n' $i $i | etcdctl txn >/dev/null; done"):format(prefix, prefix)

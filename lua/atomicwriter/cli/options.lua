@@ -85,6 +85,10 @@ local RETENTION = {
 
 local CREATE = { { "--create", nil, "Make the target directory when it is missing." } }
 
+local EMPTY = {
+    { "--allow-empty", nil, "Publish also a set without any file, which is an error else." },
+}
+
 local CHECK = {
     { "--check", "CMD", "Shell command that looks at the complete new version before anybody else "
         .. "can; {} is its path. If it fails, nothing is published.", convert = values.command },
@@ -180,7 +184,7 @@ end
 function M.ownership(command) M.group(command, "Modes and owners", OWNERSHIP) end
 
 --- How a writer writes.
-function M.writing(command) M.group(command, "Writing", RETENTION, CREATE, DRY_RUN) end
+function M.writing(command) M.group(command, "Writing", RETENTION, CREATE, EMPTY, DRY_RUN) end
 
 --- What is kept, and how a writer waits and syncs.
 function M.retention(command) M.group(command, "Writing", RETENTION) end

@@ -34,7 +34,8 @@ local FIELDS = {
     check = "string function", reload = "string function", signal = "string", pid_file = "string",
     rollback = "boolean", timeout = "number", mode = "string number", dir_mode = "string number",
     owner = "string number", group = "string number", keep = "number", durability = "string",
-    lock_timeout = "number", reuse = "boolean", create = "boolean", etcd = "table",
+    lock_timeout = "number", reuse = "boolean", create = "boolean",
+    allow_empty = "boolean", etcd = "table",
 }
 
 local function is_own_source(source)
@@ -286,6 +287,7 @@ local function new_projection(self, fields, index)
         gather = function(made) return gather(maker, made) end,
         check = fields.check, reload = fields.reload, signal = signal,
         pid_file = fields.pid_file, rollback = fields.rollback, timeout = fields.timeout,
+        allow_empty = fields.allow_empty,
         watch = type(fields.watch) == "string" and { fields.watch } or fields.watch,
         on_raise = describe_raised,
     }, self._services)

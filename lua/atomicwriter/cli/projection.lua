@@ -262,11 +262,21 @@ local function parent_failure(self)
     }
 end
 
+-- Whoever has just removed the sources must not empty a target that is in use: an error, or nil.
+local function refuse_empty(self, payload)
+    if self._allow_empty or next(payload) ~= nil then return nil end
+    return require("atomicwriter.failure").new {
+        code = "invalid_payload", message = self.target .. ": the sources hold no file at all; "
+            .. "--allow-empty, or allow_empty = true, publishes that",
+    }
+end
+
 --- What a write of PAYLOAD would do; prints it.
 -- @tparam table payload
 -- @treturn table outcome
 function Projection:plan(payload)
-    local writer, err = open_writer(self)
+    local err, writer = refuse_empty(self, payload), nil
+    if not err then writer, err = open_writer(self) end
     if not writer then return failed(self, err) end
     local result, plan_err = nil, parent_failure(self)
     if not plan_err then result, plan_err = writer:plan(payload) end
@@ -327,13 +337,12 @@ local function finish(self, result, err)
 end
 
 --- Write PAYLOAD and reload; prints the result.
--- @tparam table payload
+-- @tparam table payload one without any file is an error, unless `allow_empty` is set
 -- @treturn table outcome: `code`; `result` of the write, or `error`, which the caller logs; `live`,
 --  the version that is live now, `reload_error` and `rolled_back` where something was published
 function Projection:write(payload)
-    if next(payload) == nil then
-        self._services.console:warn(self.target .. ": the sources hold no file at all")
-    end
+    local empty = refuse_empty(self, payload)
+    if empty then return failed(self, empty) end
     return finish(self, publish(self, payload))
 end
 
@@ -362,10 +371,11 @@ local M = { DONE = DONE, RELOAD_FAILED = RELOAD_FAILED }
 
 --- Make a projection.
 -- @tparam table fields `target`; `gather`: `function(projection)` that returns a payload, or nil
---  and an error; `options` of the writer; `check` and `reload`: shell commands or functions;
---  `signal` and `pid_file`; `rollback` (true): undo what cannot be reloaded; `timeout` of commands
---  in seconds (60; 0: none); `watch`: more paths whose change means to gather again; `on_raise`:
---  what becomes of an error that CHECK or RELOAD raises, a table with `message` and `traceback`
+--  and an error; `options` of the writer; `allow_empty`: a payload without any file is no error;
+--  `check` and `reload`: shell commands or functions; `signal` and `pid_file`; `rollback` (true):
+--  undo what cannot be reloaded; `timeout` of commands in seconds (60; 0: none); `watch`: more paths
+--  whose change means to gather again; `on_raise`: what becomes of an error that CHECK or RELOAD
+--  raises, a table with `message` and `traceback`
 -- @tparam table services `console`; `signals` or nil; `new_inputs`: makes a set of inputs, or nil;
 --  `stays`: it watches, so that signals cancel no write and what is unchanged is not told
 -- @treturn table
@@ -374,7 +384,7 @@ function M.new(fields, services)
         target = fields.target,
         _gather = fields.gather, _options = fields.options, _check = fields.check,
         _reload = fields.reload, _signal = fields.signal, _pid_file = fields.pid_file,
-        _rolls_back = fields.rollback ~= false,
+        _rolls_back = fields.rollback ~= false, _allow_empty = fields.allow_empty,
         _timeout = require("atomicwriter.cli.values").command_timeout(fields.timeout),
         has_check = fields.check ~= nil, has_reload = (fields.reload or fields.signal) ~= nil,
         _watch = fields.watch or {}, _on_raise = fields.on_raise,

@@ -31,8 +31,8 @@ Example of a project:
 Fields: target, payload (a table, or a function of the context), check and
 reload (shell commands, or functions), watch (more paths), filters, delimiters,
 mode, dir_mode, owner, group, keep, durability, lock_timeout, reuse, create,
-signal, pid_file, rollback, timeout, etcd. The entries of a payload may have template,
-owner and group besides data, source, mode, uid and gid.
+allow_empty, signal, pid_file, rollback, timeout, etcd. The entries of a payload
+may have template, owner and group besides data, source, mode, uid and gid.
 
 etcd = { prefix = "/app/" } makes files of the keys below a prefix, and payload
 may then be left out; with name = "site" they are data.site of the context. More

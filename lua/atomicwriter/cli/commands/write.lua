@@ -55,6 +55,7 @@ function M.run(args, services)
         end,
         check = args.check, reload = args.reload, signal = args.signal, pid_file = args.pid_file,
         rollback = not args.no_rollback_on_reload_failure, timeout = args.command_timeout,
+        allow_empty = args.allow_empty,
     }, services)
     return require("atomicwriter.cli.running").run({ projection }, args, services)
 end

@@ -1,8 +1,9 @@
 --- etcdctl, which talks to etcd for us: it brings TLS, authentication and failover.
 --
--- Settings go to it by its environment alone: a password would show among arguments, and an option
--- that is also in the environment ends etcdctl 3.4 with an error. What is not given is left to the
--- `ETCDCTL_*` variables that there are.
+-- Settings go to it by its environment: a password would show among arguments, and an option that
+-- is also in the environment ends etcdctl 3.4 with an error. What is not given is left to the
+-- `ETCDCTL_*` variables that there are. Only `ETCDCTL_COMMAND_TIMEOUT`, which etcdctl 3.4 reads too
+-- late, becomes an option.
 -- @module atomicwriter.cli.etcd.client
 
 local failure = require "atomicwriter.failure"
@@ -119,9 +120,13 @@ end
 
 -- Running ---------------------------------------------------------------------------------------
 
-local function command(words)
+local function command(self, words)
     local list = { PROGRAM }
     for index, word in ipairs(words) do list[index + 1] = word end
+    local timeout = PATIENT[words[1]] and PATIENCE or self.timeout
+    if timeout and words[1] ~= "watch" then
+        table.insert(list, 2, "--command-timeout=" .. timeout)
+    end
     return list
 end
 
@@ -130,15 +135,14 @@ end
 local function environment(self, words)
     local env = {
         ETCDCTL_WRITE_OUT = words[1] == "lease" and "simple" or "json",
-        ETCDCTL_HEX = "false", ETCDCTL_DEBUG = "false",
+        ETCDCTL_HEX = "false", ETCDCTL_DEBUG = "false", ETCDCTL_COMMAND_TIMEOUT = "",
     }
-    if PATIENT[words[1]] then env.ETCDCTL_COMMAND_TIMEOUT = PATIENCE end
     for name, value in pairs(self.env) do env[name] = value end
     return env
 end
 
 local function started(self, words, opts)
-    local child, err = process.start(command(words), {
+    local child, err = process.start(command(self, words), {
         env = environment(self, words), input = opts.input, talk = opts.talk, capture = true,
         capture_errors = true, limit = opts.limit,
     })
@@ -197,7 +201,7 @@ end
 -- @treturn[2] table error
 function Client:run(words, opts)
     opts = opts or {}
-    local status, err = process.run(command(words), {
+    local status, err = process.run(command(self, words), {
         env = environment(self, words), input = opts.input, capture = true, capture_errors = true,
         timeout = opts.timeout or TIMEOUT, signals = opts.signals, on_stop = "pass",
     })
@@ -224,6 +228,10 @@ end
 -- Settings --------------------------------------------------------------------------------------
 
 local M = {}
+
+local function set(value)
+    return value ~= "" and value or nil
+end
 
 local function joined(endpoints)
     return type(endpoints) == "table" and table.concat(endpoints, ",") or endpoints
@@ -283,6 +291,7 @@ function M.new(settings, getenv)
     table.sort(parts)
     return setmetatable({
         env = env, running = {}, identity = table.concat(parts, " "),
+        timeout = set(getenv "ETCDCTL_COMMAND_TIMEOUT"),
         endpoints = env.ETCDCTL_ENDPOINTS or getenv "ETCDCTL_ENDPOINTS" or DEFAULT_ENDPOINT,
     }, Client)
 end
