@@ -260,11 +260,12 @@ local function checked_words(command)
     return words
 end
 
--- Our environment with EXTRA in it, as a list; nil when it is just ours.
+-- Our environment with EXTRA in it, and without what is false there, as a list; nil when it is just
+-- ours.
 local function environment(uv, extra)
     if not extra then return nil end
     local all, list = uv.os_environ(), {}
-    for name, value in pairs(extra) do all[name] = value end
+    for name, value in pairs(extra) do all[name] = value or nil end
     for name, value in pairs(all) do list[#list + 1] = name .. "=" .. value end
     return list
 end
@@ -533,7 +534,7 @@ end
 -- @param command a string for `/bin/sh -c`, or a list: a program, found in PATH, and its arguments
 -- @tparam[opt] table opts
 -- @tparam[opt] string opts.cwd directory to run it in
--- @tparam[opt] table opts.env variables added to our environment, name to value
+-- @tparam[opt] table opts.env variables added to our environment, name to value; false: taken out
 -- @tparam[opt] string opts.input its standard input; else that is empty
 -- @tparam[opt] boolean opts.capture its standard output goes into `output` of the status; else to
 --  our standard error

@@ -373,9 +373,9 @@ local M = { DONE = DONE, RELOAD_FAILED = RELOAD_FAILED }
 -- @tparam table fields `target`; `gather`: `function(projection)` that returns a payload, or nil
 --  and an error; `options` of the writer; `allow_empty`: a payload without any file is no error;
 --  `check` and `reload`: shell commands or functions; `signal` and `pid_file`; `rollback` (true):
---  undo what cannot be reloaded; `timeout` of commands in seconds (60; 0: none); `watch`: more paths
---  whose change means to gather again; `on_raise`: what becomes of an error that CHECK or RELOAD
---  raises, a table with `message` and `traceback`
+--  undo what cannot be reloaded; `timeout` of commands in seconds (60; 0: none); `watch`: more
+--  paths whose change means to gather again; `on_raise`: what becomes of an error that CHECK or
+--  RELOAD raises, a table with `message` and `traceback`
 -- @tparam table services `console`; `signals` or nil; `new_inputs`: makes a set of inputs, or nil;
 --  `stays`: it watches, so that signals cancel no write and what is unchanged is not told
 -- @treturn table

@@ -135,7 +135,7 @@ end
 local function environment(self, words)
     local env = {
         ETCDCTL_WRITE_OUT = words[1] == "lease" and "simple" or "json",
-        ETCDCTL_HEX = "false", ETCDCTL_DEBUG = "false", ETCDCTL_COMMAND_TIMEOUT = "",
+        ETCDCTL_HEX = "false", ETCDCTL_DEBUG = "false", ETCDCTL_COMMAND_TIMEOUT = false,
     }
     for name, value in pairs(self.env) do env[name] = value end
     return env
