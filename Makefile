@@ -267,8 +267,10 @@ $(POWER_MUTANTS): $(BUILD)/spec/c/power_test-%: spec/c/power_test.c spec/c/power
 	    $(filter %.c %.a,$^) $(AW_LDFLAGS)
 
 TEST_FLAVOURS := $(if $(LUA),$(FLAVOURS),lua$(LUA_VERSION) luajit)
-TESTS  = $(if $(SPEC)$(FILTER),,test-c) $(TEST_FLAVOURS:%=test-%)
-TESTS_BESIDE = $(if $(SPEC)$(FILTER),,-- $(etcd_suite) $(nginx_suite))
+LUA_SUITES := $(TEST_FLAVOURS:%=test-%)
+ALL_TESTS  = test-c $(firstword $(LUA_SUITES)) -- \
+             $(etcd_suite) $(nginx_suite) $(wordlist 2,9,$(LUA_SUITES))
+TESTS      = $(if $(SPEC)$(FILTER),$(LUA_SUITES),$(ALL_TESTS))
 
 # What suites that run side by side must not build at the same time.
 .PHONY: build-shared
@@ -279,7 +281,7 @@ build-shared: $(MODULES) $(LIB).a $(LIB).so $(C_TESTS) $(FUZZ_REPLAYS) $(FAULT_T
 .PHONY: test
 test: deps-test ## install what is needed, build, run all tests (SPEC=, FILTER=)
 	+@$(if $(SPEC)$(FILTER),,$(MAKE) -k build-shared || true)
-	+@MAKE='$(MAKE)' $(SUITES) total $(TESTS) $(TESTS_BESIDE)
+	+@MAKE='$(MAKE)' $(SUITES) total $(TESTS)
 
 .PHONY: test-c
 test-c: $(C_TESTS) $(FUZZ_REPLAYS) ## run the C unit tests
