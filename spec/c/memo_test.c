@@ -148,7 +148,7 @@ TEST(no_look, "an open writer does not look at a file that it is to replace")
 
 TEST(one_of_many, "with multigrain stamps an open writer reads no file that it has linked")
 {
-    char texts[6][12];
+    char texts[6][24];
     aw_writer *writer;
 
     if (!multigrain())
