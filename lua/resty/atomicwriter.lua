@@ -438,8 +438,9 @@ end
 -- @treturn[2] nil
 -- @treturn[2] Error
 function Config:plan(payload, options)
-    local result, err = writing.call("plan", self.target, merged(self.options.write, options),
-        { payload = payload }, 2)
+    local all = merged(self.options.write, options)
+    if type(all) == "table" then all.check = nil end -- nothing is staged that it could look at
+    local result, err = writing.call("plan", self.target, all, { payload = payload }, 2)
     return result, err
 end
 

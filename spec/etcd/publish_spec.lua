@@ -158,6 +158,13 @@ describe("publishing to etcd:", function()
             refused(1, ("revision %s is expected, but %s was changed at %s"):format(revision,
                 prefix, changed), "--from-literal", "a=2", "--expect", revision)
             refused(1, "etcd has only come to", "--from-literal", "a=2", "--expect", "99999999")
+            store:ctl("compact", changed)
+            local now = ("%d"):format(store:put("/other", "x"))
+            store:ctl("compact", now)
+            refused(1, ("revision %s is expected, and was compacted: whether a key was deleted "
+                .. "since cannot be told; look at what is there, and expect %s; nothing was "
+                .. "published"):format(changed, now), "--from-literal", "a=2", "--expect", changed)
+            publish("--from-literal", "a=2", "--expect", now)
         end)
 
         it("lets one of many publishers through", function()
@@ -214,6 +221,77 @@ describe("publishing to etcd:", function()
         assert.is_true(stolen)
         assert.same({ a = "1" }, files())
         assert.equal(store:revision(), result.revision)
+        assert.same({ { "a" }, {}, { "stranger" }, 0, true }, { result.added, result.updated,
+            result.removed, result.unchanged, result.changed })
+    end)
+
+    -- A publication that calls MEANWHILE between its first read and its transaction.
+    local function overtaken(meanwhile)
+        local made = publication.new(assert(client.new { endpoints = store.endpoints }), prefix)
+        local run, done = made.client.run, false
+        function made.client.run(self, words, opts)
+            if words[1] == "txn" and not done then
+                done = true
+                meanwhile(made)
+            end
+            return run(self, words, opts)
+        end
+        return made
+    end
+
+    it("the first two publishers of a prefix never show a mixture", function()
+        local from = store:revision()
+        local made = overtaken(function() publish("--from-literal", "b=1") end)
+        local result = assert(made:publish({ a = "1" }, { timeout = 5 }))
+        assert.same({ a = "1" }, files())
+        assert.same({ { "a" }, { "b" } }, { result.added, result.removed })
+        for revision = from + 1, store:revision() do
+            local text = store:ctl("get", "--prefix", "--keys-only", "--rev",
+                ("%d"):format(revision), "--", prefix)
+            assert.equal(2, select(2, text:gsub(prefix, "")), text)
+        end
+    end)
+
+    it("notices what somebody else has changed that it leaves as it is", function()
+        for _, change in ipairs { "put", "delete" } do
+            publish("--from-literal", "a=1", "--from-literal", "same=1")
+            local made = overtaken(function()
+                if change == "put" then store:put(prefix .. "same", "2")
+                else store:delete(prefix .. "same") end
+            end)
+            made._bare = true -- as where there is no room for all comparisons
+            local result = assert(made:publish({ a = change, same = "1" }, { timeout = 5 }))
+            assert.same({ a = change, same = "1" }, files())
+            assert.equal(store:revision(), result.revision)
+            made = overtaken(function() store:put(prefix .. "same", "3") end)
+            made._bare = true
+            local from = store:revision()
+            local _, err = made:publish({ a = "last", same = "1" }, { timeout = 5, expect = from })
+            assert.equal(("somebody else has written at the same time; published as revision %d, "
+                .. "mixed with what others have written"):format(from + 2), tostring(err))
+            assert.same({ a = "last", same = "3" }, files())
+        end
+    end)
+
+    it("a transaction that etcd does not answer is given up in time", function()
+        local other = etcd.start()
+        other:put("/app/a", "1")
+        local made = publication.new(assert(client.new { endpoints = other.endpoints }), "/app/")
+        local run = made.client.run
+        function made.client.run(self, words, opts)
+            if words[1] == "txn" then
+                assert.is_true(opts.timeout <= 10)
+                other.nodes[1]:pause()
+            end
+            return run(self, words, opts)
+        end
+        local begun = sandbox.now()
+        local result, err = made:publish({ a = "2" }, { timeout = 1 })
+        assert.is_nil(result)
+        assert.equal("etcd at " .. other.endpoints .. ": nothing answers; it is not known whether "
+            .. "it was published", tostring(err))
+        assert.is_true(sandbox.now() - begun < 60) -- etcdctl alone would wait for ever
+        other.nodes[1]:resume()
     end)
 
     -- A publication whose first transaction is made or not, as IS_MADE says, and never answered.
@@ -261,7 +339,7 @@ describe("publishing to etcd:", function()
             assert.is_nil(result)
             assert.equal("conflict", err.code)
             assert.equal(("somebody else has written at the same time; published as revision %d, "
-                .. "and others have written since"):format(from + 1), tostring(err))
+                .. "mixed with what others have written"):format(from + 1), tostring(err))
             assert.same({ a = "1", stranger = "1" }, files())
         end)
 
@@ -379,6 +457,23 @@ describe("publishing to etcd:", function()
             assert.equal(61, #publish(sandbox.unpack(words)).added)
         end)
 
+        it("comparisons do not count, for those that need not be are left out", function()
+            local small = etcd.start(1, { words = { "--max-txn-ops", "64" } })
+            local function run(...)
+                small:must("publish", "/app", ...)
+            end
+            run(many(60))
+            local words = { many(60) }
+            for i = 1, 20 do
+                words[#words + 1] = "--from-literal"
+                words[#words + 1] = "new" .. i .. "=v"
+            end
+            run(sandbox.unpack(words))
+            local below = 0
+            for _ in pairs(small:below "/app/new") do below = below + 1 end
+            assert.equal(20, below)
+        end)
+
         it("bytes", function()
             sandbox.write_file(dir .. "/large", ("x"):rep(1572864))
             local text = refused(1, "request is too large", "--from-file", dir .. "/large")
@@ -441,6 +536,36 @@ describe("publishing to etcd:", function()
             "--etcd-endpoints", "127.0.0.1:" .. port, "--timeout", "1s")
         assert.equal(1, status)
         assert.truthy(err:find("nothing answers; nothing was published", 1, true), err)
+    end)
+
+    it("shows nothing of what etcdctl repeats, whatever words are in it", function()
+        local made = assert(client.new {})
+        for _, text in ipairs { "Error: invalid txn request: put -- a geheimnis EOF\n",
+            'Error: unknown command "geheimnis timed out"\n', "geheimnis: no leader\n",
+            '{"level":"warn","error":"geheimnis: permission denied"}\n' } do
+            local err = made:failure(text, { discreet = true })
+            assert.is_nil(err.kind)
+            assert.falsy(tostring(err):find("geheimnis", 1, true))
+        end
+        assert.equal("silent", made:failure("Error: rpc error: code = Unavailable desc = EOF\n",
+            { discreet = true }).kind)
+        assert.equal("too_large", made:failure("Error: etcdserver: request is too large\n",
+            { discreet = true }).kind)
+    end)
+
+    it("says that nothing was published when etcdctl cannot be started", function()
+        local made = overtaken(function() end)
+        local run = made.client.run
+        function made.client.run(self, words, opts)
+            if words[1] ~= "txn" then return run(self, words, opts) end
+            local path = os.getenv "PATH"
+            require("luv").os_setenv("PATH", "/nowhere")
+            local output, err = run(self, words, opts)
+            require("luv").os_setenv("PATH", path)
+            return output, err
+        end
+        local _, err = made:publish({ a = "1" }, { timeout = 1 })
+        assert.truthy(tostring(err):find("; nothing was published$"), tostring(err))
     end)
 
     it("shows no value in what it says, nor among the arguments of a process", function()

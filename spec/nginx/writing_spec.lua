@@ -295,6 +295,9 @@ describe("resty.atomicwriter, writing,", function()
             server = [[
         location = /plan { content_by_lua_block {
             ngx.print(describe(resty_aw.plan(TARGET, { f = "three", h = "h" }))) } }
+        location = /checked { content_by_lua_block {
+            local config = assert(resty_aw.new { target = TARGET, write = { check = "none" } })
+            ngx.print(describe(config:plan { f = "three" })) } }
         location = /rollback { content_by_lua_block {
             ngx.print(describe(resty_aw.rollback(TARGET, nil, { expect = ngx.var.arg_expect }))) } }
         location = /versions { content_by_lua_block {
@@ -308,6 +311,7 @@ describe("resty.atomicwriter, writing,", function()
         local live = volume.live(target)
         assert.same({ "ok", "true", "nil", live, "h", "f", "d/g", "0" },
             { sandbox.unpack(words(server:body "/plan"), 1, 8) })
+        assert.truthy(server:body("/checked"):find "^ok|true|", "a plan asks no check")
         assert.truthy(volume.shows(target, { f = "two", ["d/g"] = "g" }))
         assert.equal("not_found", words(server:body "/rollback?expect=..2000_01_01_00_00_00.1")[2])
         assert.truthy(server:body("/rollback?expect=" .. live):find "^ok|true|")

@@ -154,12 +154,19 @@ run_lane() {
             echo "0 1 0" >>"$results"
         fi
     done
+    return 0
+}
+
+# A lane that was killed has not made all of its targets.
+end_badly() {
+    echo "FAIL  a lane of suites ended with status $?"
+    echo "0 1 0" >>"$total"
 }
 
 # End the lanes and what they run, as ^C does what is in the foreground.
 end_lanes() {
     local lane
-    trap - INT TERM
+    trap - INT TERM HUP
     for lane in "${lanes[@]}"; do kill -"$1" -- -"$lane" 2>/dev/null; done
     wait
     exit $((128 + $(kill -l "$1")))
@@ -178,7 +185,7 @@ run_total() {
     export SUITE_LOCK
     trap 'rm -f "$total" "$SUITE_LOCK"' EXIT
     if test ${#second[@]} = 0 || test -n "${V:-}" || test "$(nproc)" = 1; then
-        (run_lane "$total" "${first[@]}" "${second[@]}")
+        (run_lane "$total" "${first[@]}" "${second[@]}") || end_badly
     else
         set -m # each lane a process group, which can be ended as one
         (run_lane "$total" "${first[@]}") & lanes=($!)
@@ -186,8 +193,9 @@ run_total() {
         set +m
         trap 'end_lanes INT' INT
         trap 'end_lanes TERM' TERM
-        wait
-        trap - INT TERM
+        trap 'end_lanes HUP' HUP
+        for lane in "${lanes[@]}"; do wait "$lane" || end_badly; done
+        trap - INT TERM HUP
     fi
     read -r passed failed skipped < <(
         awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }' "$total")

@@ -13,7 +13,8 @@ local find, format, gmatch, gsub, match =
     string.find, string.format, string.gmatch, string.gsub, string.match
 
 local PROGRAM = "etcdctl"
-local BAD_ARGUMENTS = 128 -- its exit status for what it has not sent at all
+-- Its exit status for what it has not sent at all: bad arguments, bad input.
+local NOT_SENT = { [128] = true, [3] = true }
 local TIMEOUT = 120 -- seconds, should etcdctl not heed its own
 local DEFAULT_ENDPOINT = "127.0.0.1:2379" -- as etcdctl has it
 
@@ -64,6 +65,12 @@ local function last_words(text)
     return said, logged
 end
 
+-- What etcd and gRPC say begins so. Anything else may repeat what etcdctl was given.
+local function is_theirs(text)
+    return text ~= nil and (find(text, "^etcdserver: ") or find(text, "^rpc error: ")
+        or find(text, "^context deadline exceeded") or find(text, "^context canceled")) ~= nil
+end
+
 local function kind_of(text)
     for _, kind in ipairs(KINDS) do
         if find(text, kind[1], 1, true) then return kind[2] end
@@ -86,11 +93,14 @@ end
 --  or not in time, or etcdctl was ended: it may have been done) or nil
 function Client:failure(text, opts)
     local said, logged = last_words(text)
+    local is_secret = opts and opts.discreet
+    if is_secret then
+        said, logged = is_theirs(said) and said or nil, is_theirs(logged) and logged or nil
+    end
     local kind = kind_of(said or "") or kind_of(logged or "")
     local reason = gsub(said or logged or "it gave no reason", "^rpc error: code = %w+ desc = ", "")
     reason = gsub(reason, "^etcdserver: ", "")
-    if opts and opts.discreet and not kind and not find(said or "", "^etcdserver: ")
-        and not find(said or "", "^rpc error: ") then
+    if is_secret and not said and not logged then
         reason = "etcdctl failed, and may have shown what it was given"
     elseif kind == "silent" and find(reason, "deadline exceeded", 1, true) then
         reason = "nothing answers"
@@ -104,13 +114,14 @@ local function ended(self, status, errors, opts)
         return error_of(self, "silent", "nothing answers")
     elseif status.signal then
         return error_of(self, "silent", "etcdctl was ended by " .. status.signal)
-    elseif status.code == BAD_ARGUMENTS and opts and opts.discreet then
+    elseif NOT_SENT[status.code] and opts and opts.discreet then
         return error_of(self, "invalid", "etcdctl did not take the request")
     end
     return self:failure(errors, opts)
 end
 
 local function cannot_start(err)
+    err.kind = "invalid"
     if find(err.message, "no such program", 1, true) then
         err.message = "there is no such program in PATH: install etcd-client (Debian)"
             .. " or what else has etcdctl 3.4 or later"

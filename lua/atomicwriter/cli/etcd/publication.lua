@@ -22,6 +22,7 @@ local MAX_OPS, MAX_BYTES = 128, 1572864
 local OWN_OPS = 2 -- the mark, and the read
 local OP_BYTES = 16 -- what a request has besides key and value, at most
 local RETRY_MIN, RETRY_MAX = 0.2, 2
+local ATTEMPT_MIN, ATTEMPT_MAX = 2, 10 -- seconds for a transaction: etcdctl 3.4 would wait for ever
 
 local M = { MAX_OPS = MAX_OPS, MAX_BYTES = MAX_BYTES }
 
@@ -35,6 +36,8 @@ local function sorted(list)
     table.sort(list)
     return list
 end
+
+local KINDS = { "added", "updated", "removed" }
 
 --- What has to be done so that STATE, what is there, becomes FILES.
 -- @tparam table state `files`, `mods` and `revision` as a feed has them
@@ -54,9 +57,28 @@ function M.plan(state, files)
     for path in pairs(state.files) do
         if files[path] == nil then plan.removed[#plan.removed + 1] = path end
     end
-    for _, name in ipairs { "added", "updated", "removed" } do sorted(plan[name]) end
+    for _, name in ipairs(KINDS) do sorted(plan[name]) end
     plan.changed = #plan.added + #plan.updated + #plan.removed > 0
     return plan
+end
+
+--- What two plans for the same files, one carried out after the other, have changed together.
+-- @tparam table first
+-- @tparam table second is changed, and returned
+-- @treturn table plan
+function M.join(first, second)
+    local kinds = {}
+    for _, plan in ipairs { second, first } do -- what there was at first says what it was
+        for _, name in ipairs(KINDS) do
+            for _, path in ipairs(plan[name]) do kinds[path] = name end
+        end
+    end
+    local files = second.unchanged + #second.added + #second.updated
+    for _, name in ipairs(KINDS) do second[name] = {} end
+    for path, name in pairs(kinds) do table.insert(second[name], path) end
+    for _, name in ipairs(KINDS) do sorted(second[name]) end
+    second.unchanged = files - #second.added - #second.updated
+    return second
 end
 
 --- How large the transaction for a plan is, as etcd counts.
@@ -103,9 +125,9 @@ local function compare(key, mod)
     return format('mod(%s) = "%s"', encoding.quote(key), encoding.number(mod or 0))
 end
 
--- The comparisons: the mark, then what changes, then, as far as there is room, all the rest. There
--- is room for as many as there are operations: etcd has one limit for both.
-local function comparisons(prefix, state, plan)
+-- The comparisons: the mark, then what changes, then, unless BARE, as far as there is room, all the
+-- rest. There is room for as many as there are operations: etcd has one limit for both.
+local function comparisons(prefix, state, plan, bare)
     local lines, seen = {}, {}
     local room = math.max(MAX_OPS, OWN_OPS + #plan.updated + #plan.removed + #plan.added)
     local function add(path)
@@ -118,7 +140,7 @@ local function comparisons(prefix, state, plan)
         for _, path in ipairs(list) do add(path) end
     end
     local rest = {}
-    for path in pairs(state.mods) do rest[#rest + 1] = path end
+    for path in pairs(bare and {} or state.mods) do rest[#rest + 1] = path end
     for _, path in ipairs(sorted(rest)) do add(path) end
     return lines
 end
@@ -129,9 +151,10 @@ end
 -- @tparam table plan
 -- @tparam table files
 -- @tparam string mark
+-- @tparam[opt] boolean bare compare no key that does not change
 -- @treturn string
-function M.transaction(prefix, state, plan, files, mark)
-    local lines = comparisons(prefix, state, plan)
+function M.transaction(prefix, state, plan, files, mark, bare)
+    local lines = comparisons(prefix, state, plan, bare)
     lines[#lines + 1] = ""
     local function put(path, data)
         lines[#lines + 1] = format("put -- %s %s", encoding.quote(prefix .. path),
@@ -170,9 +193,9 @@ local function newest(state)
     return revision
 end
 
--- That something was changed after the revision that is expected, or nil; nil and an error where
--- that cannot be told. What was deleted since
--- leaves no trace but in the keys of that revision, for as long as etcd has them.
+-- That something was changed after the revision that is expected, or may have been; or nil; or nil
+-- and an error. What was deleted since leaves no trace but in the keys of that revision, for as
+-- long as etcd has them.
 local function surprise(self, state, expected)
     if expected > state.revision then
         return format("revision %.0f is expected, and etcd has only come to %.0f", expected,
@@ -185,8 +208,14 @@ local function surprise(self, state, expected)
     end
     if expected == 0 then return nil end
     local before, err = read(self, expected)
-    if not before and err.kind ~= "compacted" then return nil, err end
-    for path in pairs(before and before.mods or {}) do
+    if not before and err.kind == "compacted" then
+        return format("revision %.0f is expected, and was compacted: whether a key was deleted "
+            .. "since cannot be told; look at what is there, and expect %.0f", expected,
+            state.revision)
+    elseif not before then
+        return nil, err
+    end
+    for path in pairs(before.mods) do
         if not state.mods[path] then
             return format("revision %.0f is expected, but %s was deleted since", expected,
                 self.prefix .. path)
@@ -221,9 +250,11 @@ end
 -- Send the transaction. Returns the revision and whether others have interfered; false where a
 -- comparison has failed; nil and an error.
 local function send(self, state, plan, files)
+    local left = self._deadline - process.now()
     local output, err = self.client:run({ "txn" }, {
-        input = M.transaction(self.prefix, state, plan, files, self._mark),
+        input = M.transaction(self.prefix, state, plan, files, self._mark, self._bare),
         discreet = true, signals = self._signals,
+        timeout = math.max(ATTEMPT_MIN, min(ATTEMPT_MAX, left)),
     })
     if not output then return nil, err end
     local answer = encoding.decode_json(output)
@@ -234,6 +265,9 @@ end
 
 -- What etcd refuses as a whole, and surely has not done.
 local REFUSALS = { too_many = true, too_large = true, refused = true, invalid = true }
+
+-- What etcd refuses for its size. Then we do without the comparisons that need not be.
+local LIMITS = { too_many = true, too_large = true }
 
 -- What to do where the transaction is too large.
 local function advise(self, err, plan, files)
@@ -266,6 +300,7 @@ local function repeated(self, revision, expected)
     self._live, self._unanswered = revision, false
     if expected then return fail("conflict", "somebody else has written at the same time") end
     self._mark = self._mark .. "+"
+    self._before = self._before and M.join(self._before, self._plan) or self._plan
     return true
 end
 
@@ -298,6 +333,10 @@ local function attempt(self, files, expected)
     if plan.obstacle then return fail("conflict", plan.obstacle) end
     self._plan = plan
     local revision, more = send(self, state, plan, files)
+    if revision == nil and LIMITS[more.kind] and not self._bare then
+        self._bare = true
+        revision, more = send(self, state, plan, files)
+    end
     if revision == nil then
         if not REFUSALS[more.kind] then self._unanswered = true end
         advise(self, more, plan, files)
@@ -307,6 +346,7 @@ local function attempt(self, files, expected)
     elseif more then
         return nil, select(2, repeated(self, revision, expected))
     end
+    if self._before then M.join(self._before, plan) end
     plan.revision = revision
     return plan
 end
@@ -322,7 +362,7 @@ end
 --  would be deleted. Its message says what is known of whether it was published
 function Publication:publish(files, opts)
     local deadline, delay, told = process.now() + opts.timeout, RETRY_MIN, false
-    self._dry_run = opts.dry_run
+    self._dry_run, self._deadline = opts.dry_run, deadline
     while true do
         local result, err = attempt(self, files, opts.expect)
         if result then return result end
@@ -351,7 +391,7 @@ end
 -- @treturn string
 function Publication:outcome()
     if self._live then
-        return format("published as revision %.0f, and others have written since", self._live)
+        return format("published as revision %.0f, mixed with what others have written", self._live)
     end
     return self._unanswered and "it is not known whether it was published"
         or "nothing was published"
