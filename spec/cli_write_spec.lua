@@ -287,6 +287,10 @@ describe("atomicwriter write", function()
             refused(1, "the sources hold no file at all", "--from-file", dir .. "/empty",
                 "--dry-run")
             shows { a = "1" }
+            local text = command.fails(2, "diff", target, "--from-file", dir .. "/empty")
+            assert.truthy(text:find("the sources hold no file at all", 1, true), text)
+            assert.equal(1, (command.run("diff", target, "--from-file", dir .. "/empty",
+                "--allow-empty")))
             write("--allow-empty", "--from-file", dir .. "/empty")
             shows {}
         end)

@@ -130,6 +130,19 @@ describe("from etcd:", function()
         assert.equal("p", assert(new { ETCDCTL_USER = "u:p" }).env.ETCDCTL_PASSWORD)
     end)
 
+    it("endpoints with a password in them are refused, and not shown", function()
+        local status, _, err = store:run("write", target, "--create", "--from-etcd", prefix,
+            "--etcd-endpoints", "http://u:geheimnis@127.0.0.1:1")
+        assert.equal(2, status)
+        assert.truthy(err:find("the endpoints hold a user", 1, true), err)
+        assert.falsy(err:find("geheimnis", 1, true))
+        local made, why = client.new({}, function(name)
+            return ({ ETCDCTL_ENDPOINTS = "http://u:geheimnis@127.0.0.1:1" })[name]
+        end)
+        assert.is_nil(made)
+        assert.truthy(why:find("the endpoints hold a user", 1, true))
+    end)
+
     it("etcdctl gives up when ETCDCTL_COMMAND_TIMEOUT says so, which 3.4 does not read", function()
         sandbox.mkdir(dir .. "/bin")
         sandbox.write_file(dir .. "/bin/etcdctl", ("#!/bin/sh\necho \"$*\" >>%s/args\n"

@@ -262,13 +262,9 @@ local function parent_failure(self)
     }
 end
 
--- Whoever has just removed the sources must not empty a target that is in use: an error, or nil.
 local function refuse_empty(self, payload)
-    if self._allow_empty or next(payload) ~= nil then return nil end
-    return require("atomicwriter.failure").new {
-        code = "invalid_payload", message = self.target .. ": the sources hold no file at all; "
-            .. "--allow-empty, or allow_empty = true, publishes that",
-    }
+    return require("atomicwriter.cli.sources").refuse_empty(self.target, payload,
+        self._allow_empty)
 end
 
 --- What a write of PAYLOAD would do; prints it.

@@ -401,4 +401,17 @@ function M.fault(args)
     return "no source given: add one, such as --template PATH or --from-file PATH"
 end
 
+--- Whoever has just removed the sources must not empty a target that is in use.
+-- @tparam string target
+-- @tparam table payload
+-- @tparam ?boolean allowed whether a payload without any file is wanted
+-- @treturn ?table an error, or nil
+function M.refuse_empty(target, payload, allowed)
+    if allowed or next(payload) ~= nil then return nil end
+    return failure.new {
+        code = "invalid_payload", message = target .. ": the sources hold no file at all; "
+            .. "--allow-empty, or allow_empty = true, publishes that",
+    }
+end
+
 return M

@@ -24,6 +24,7 @@ function M.define(command)
     options.ownership(command)
     options.group(command, "Comparing", {
         { "--show-secrets", nil, "Show the contents of all files." },
+        { "--allow-empty", nil, "Compare also with a set without any file, as write would." },
         { "--command-timeout", "TIME", "How long each --from-exec may take (1m; 0: for ever).",
             convert = require("atomicwriter.cli.values").duration },
     })
@@ -51,7 +52,9 @@ function M.run(args, services)
         require("atomicwriter.cli.sources").new(args, { services = services })
     if not sources then return fail(console, err) end
     local payload, gather_err = sources:gather(args.target)
-    if not payload then return fail(console, gather_err) end
+    gather_err = gather_err or require("atomicwriter.cli.sources").refuse_empty(args.target,
+        payload, args.allow_empty)
+    if gather_err then return fail(console, gather_err) end
     local text, diff_err = require("atomicwriter.cli.difference").of(args.target, payload, {
         writer = options.writer_options(args), show_secrets = args.show_secrets,
         signals = services.signals,

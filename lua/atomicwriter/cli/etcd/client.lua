@@ -295,6 +295,11 @@ function M.new(settings, getenv)
     if user and user ~= "" and not password then
         return nil, format("no password for the user '%s': set ETCDCTL_PASSWORD", user)
     end
+    local endpoints = env.ETCDCTL_ENDPOINTS or getenv "ETCDCTL_ENDPOINTS" or DEFAULT_ENDPOINT
+    if find(endpoints, "@", 1, true) then -- messages name them
+        return nil, "the endpoints hold a user: give that apart, and the password in "
+            .. "ETCDCTL_PASSWORD"
+    end
     local parts = {}
     for _, variable in pairs(VARIABLES) do
         parts[#parts + 1] = format("%s=%q", variable, env[variable] or "")
@@ -303,7 +308,7 @@ function M.new(settings, getenv)
     return setmetatable({
         env = env, running = {}, identity = table.concat(parts, " "),
         timeout = set(getenv "ETCDCTL_COMMAND_TIMEOUT"),
-        endpoints = env.ETCDCTL_ENDPOINTS or getenv "ETCDCTL_ENDPOINTS" or DEFAULT_ENDPOINT,
+        endpoints = endpoints,
     }, Client)
 end
 
