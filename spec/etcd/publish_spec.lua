@@ -207,24 +207,6 @@ describe("publishing to etcd:", function()
         end
     end)
 
-    it("undoes what somebody else has put at the same time", function()
-        local made = publication.new(assert(client.new { endpoints = store.endpoints }), prefix)
-        local run, stolen = made.client.run, false
-        function made.client.run(self, words, opts)
-            if words[1] == "txn" and not stolen then
-                stolen = true
-                store:put(prefix .. "stranger", "1")
-            end
-            return run(self, words, opts)
-        end
-        local result = assert(made:publish({ a = "1" }, { timeout = 5 }))
-        assert.is_true(stolen)
-        assert.same({ a = "1" }, files())
-        assert.equal(store:revision(), result.revision)
-        assert.same({ { "a" }, {}, { "stranger" }, 0, true }, { result.added, result.updated,
-            result.removed, result.unchanged, result.changed })
-    end)
-
     -- A publication that calls MEANWHILE between its first read and its transaction.
     local function overtaken(meanwhile)
         local made = publication.new(assert(client.new { endpoints = store.endpoints }), prefix)
@@ -238,6 +220,20 @@ describe("publishing to etcd:", function()
         end
         return made
     end
+
+    it("undoes what somebody else has put at the same time", function()
+        local stolen = false
+        local made = overtaken(function()
+            stolen = true
+            store:put(prefix .. "stranger", "1")
+        end)
+        local result = assert(made:publish({ a = "1" }, { timeout = 5 }))
+        assert.is_true(stolen)
+        assert.same({ a = "1" }, files())
+        assert.equal(store:revision(), result.revision)
+        assert.same({ { "a" }, {}, { "stranger" }, 0, true }, { result.added, result.updated,
+            result.removed, result.unchanged, result.changed })
+    end)
 
     it("the first two publishers of a prefix never show a mixture", function()
         local from = store:revision()

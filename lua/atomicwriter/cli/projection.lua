@@ -271,8 +271,9 @@ end
 -- @tparam table payload
 -- @treturn table outcome
 function Projection:plan(payload)
-    local err, writer = refuse_empty(self, payload), nil
-    if not err then writer, err = open_writer(self) end
+    local empty = refuse_empty(self, payload)
+    if empty then return failed(self, empty) end
+    local writer, err = open_writer(self)
     if not writer then return failed(self, err) end
     local result, plan_err = nil, parent_failure(self)
     if not plan_err then result, plan_err = writer:plan(payload) end
