@@ -9,7 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 
@@ -160,52 +160,90 @@ int aw_lock_try(int fd, int operation, int64_t deadline)
 
 /* ---- the note ---------------------------------------------------------- */
 
-/* One line of a fixed length, so that a shorter one leaves no rest. */
+/* One line of a fixed length, so that a shorter one leaves no rest: the version's name, then
+ * fields. By hand: printf and scanf take as long as a file of the payload. */
 enum { NOTE_SIZE = 250 };
+
+static const char *const labels[] = {
+    " durable=", " clean=", " synced=", " names=", ".", " retained=", " inode=", " changed=", "."
+};
+
+enum { FIELDS = sizeof labels / sizeof *labels };
+
+static const char *take_field(const char *at, const char *label, uint64_t *number)
+{
+    size_t length = strlen(label);
+    char *end;
+
+    if (strncmp(at, label, length) != 0 || at[length] < '0' || at[length] > '9')
+        return NULL;
+    *number = strtoull(at + length, &end, 10);
+    return end;
+}
 
 void aw_lock_read_note(int fd, aw_note *note)
 {
     static const aw_note none = AW_NOTE_INIT;
     char text[NOTE_SIZE + 1] = "";
-    unsigned long long inode;
-    long long version_sec, target_sec;
-    int durable, clean, synced, end = 0;
+    uint64_t fields[FIELDS];
+    const char *at;
+    size_t length;
 
     *note = none;
     if (aw_sys_pread(fd, text, NOTE_SIZE, 0) != NOTE_SIZE)
         return;
-    if (sscanf(text, "%63s durable=%1d clean=%1d synced=%1d names=%20lld.%9ld retained=%20lu "
-               "inode=%20llu changed=%20lld.%9ld%n",
-               note->version, &durable, &clean, &synced, &target_sec,
-               &note->target_stamp.nsec, &note->retained, &inode, &version_sec,
-               &note->version_stamp.nsec, &end) != 10
-        || end == 0 || !aw_name_is_version(note->version)) {
+    length = strcspn(text, " ");
+    at = text + length;
+    for (size_t i = 0; at && i < FIELDS; i++)
+        at = take_field(at, labels[i], &fields[i]);
+    if (!at || length >= sizeof note->version)
+        return;
+    memcpy(note->version, text, length);
+    note->version[length] = '\0';
+    if (!aw_name_is_version(note->version)) {
         *note = none;
         return;
     }
-    note->inode = inode;
-    note->version_stamp.sec = version_sec;
-    note->durable = durable == 1;
-    note->clean = clean == 1;
-    note->synced = synced == 1;
-    note->target_stamp.sec = target_sec;
+    note->durable = fields[0] == 1;
+    note->clean = fields[1] == 1;
+    note->synced = fields[2] == 1;
+    note->target_stamp = (aw_stamp) { (int64_t)fields[3], (long)fields[4] };
+    note->retained = fields[5];
+    note->inode = fields[6];
+    note->version_stamp = (aw_stamp) { (int64_t)fields[7], (long)fields[8] };
+}
+
+/* LABEL and NUMBER, to AT. Returns the end. */
+static char *put_field(char *at, const char *label, uint64_t number)
+{
+    char digits[20], *first = digits + sizeof digits;
+    size_t length = strlen(label);
+
+    do
+        *--first = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    memcpy(at, label, length);
+    memcpy(at + length, first, (size_t)(digits + sizeof digits - first));
+    return at + length + (digits + sizeof digits - first);
 }
 
 void aw_lock_write_note(const aw_lock *lock, const aw_note *note)
 {
-    char text[NOTE_SIZE];
-    int length = snprintf(text, sizeof text,
-                          "%s durable=%d clean=%d synced=%d names=%lld.%09ld retained=%lu "
-                          "inode=%llu changed=%lld.%09ld",
-                          note->version, note->durable, note->clean, note->synced,
-                          (long long)note->target_stamp.sec, note->target_stamp.nsec,
-                          note->retained, (unsigned long long)note->inode,
-                          (long long)note->version_stamp.sec, note->version_stamp.nsec);
+    const uint64_t fields[FIELDS] = {
+        note->durable, note->clean, note->synced, (uint64_t)note->target_stamp.sec,
+        (uint64_t)note->target_stamp.nsec, note->retained, note->inode,
+        (uint64_t)note->version_stamp.sec, (uint64_t)note->version_stamp.nsec
+    };
+    size_t length = strlen(note->version);
+    char text[NOTE_SIZE], *at = text + length; /* that is room enough for all numbers */
 
     if (!lock->ours)
         return;
-    memset(text + length, ' ', sizeof text - (size_t)length);
+    memset(text, ' ', sizeof text - 1);
     text[sizeof text - 1] = '\n';
+    memcpy(text, note->version, length);
+    for (size_t i = 0; i < FIELDS; i++)
+        at = put_field(at, labels[i], fields[i]);
     (void)aw_sys_pwrite(lock->fd, text, NOTE_SIZE, 0);
 }
 
