@@ -6,14 +6,15 @@
  * of the same work done by atomicwriter, divided by this one, is the price of
  * all that it promises.
  *
- *     floor rewrite N      mkdir a version; open, write, fchmod, close each file;
- *                          symlink and rename it over ..data; remove the old one
+ *     floor rewrite N      mkdir a version; open, write, close each file; symlink
+ *                          and rename it over ..data; remove the old one
  *     floor onechanged N   the same, but link all files except one from the old
+ *     floor statchanged N  the same, with a look at each file before it is linked
  *     floor unchanged N    open, read, compare, close each file
  *     floor verified N     the same with fstat, to compare mode and owner
  *     floor stat N         one statx of each file, in a directory that is open
  *     floor perfile N      without versions: write a temporary file beside each,
- *                          set its mode, rename it over the old one
+ *                          rename it over the old one
  *     floor perfileone N   the same for one file of N
  *
  * With "+fsync" after the work each file is synced when it is written, then the
@@ -42,10 +43,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum work { REWRITE, ONECHANGED, UNCHANGED, VERIFIED, STAT, PERFILE, PERFILEONE, WORKS };
+enum work { REWRITE, ONECHANGED, STATCHANGED, UNCHANGED, VERIFIED, STAT, PERFILE, PERFILEONE, WORKS };
 
 static const char *const work_names[WORKS] = {
-    "rewrite", "onechanged", "unchanged", "verified", "stat", "perfile", "perfileone"
+    "rewrite", "onechanged", "statchanged", "unchanged", "verified", "stat", "perfile",
+    "perfileone"
 };
 
 static const char *const durability_names[] = { "", "+fsync", "+flush", "+syncfs" };
@@ -72,14 +74,15 @@ static double microseconds(void)
 static void do_work(floor_state *s, const turn *now)
 {
     switch (s->work) {
-    case REWRITE:    rewrite(&s->tree, now);      break;
-    case ONECHANGED: change_one(&s->tree, now);   break;
-    case UNCHANGED:  compare(&s->tree, now);      break;
-    case VERIFIED:   verify(&s->tree, now);       break;
-    case STAT:       look(&s->tree, s->at);       break;
-    case PERFILE:    replace_each(&s->tree, now); break;
-    case PERFILEONE: replace_one(&s->tree, now);  break;
-    case WORKS:      break;
+    case REWRITE:     rewrite(&s->tree, now);           break;
+    case ONECHANGED:  change_one(&s->tree, now, false); break;
+    case STATCHANGED: change_one(&s->tree, now, true);  break;
+    case UNCHANGED:   compare(&s->tree, now);           break;
+    case VERIFIED:    verify(&s->tree, now);            break;
+    case STAT:        look(&s->tree, s->at);            break;
+    case PERFILE:     replace_each(&s->tree, now);      break;
+    case PERFILEONE:  replace_one(&s->tree, now);       break;
+    case WORKS:       break;
     }
 }
 
@@ -96,7 +99,7 @@ static void allow_open_files(void)
 /* Once; returns the time that it took. */
 static double repeat(floor_state *s)
 {
-    bool moves = s->work == REWRITE || s->work == ONECHANGED;
+    bool moves = s->work <= STATCHANGED;
     bool writes = s->work < UNCHANGED || s->work >= PERFILE;
     turn now = { versions[s->live], versions[1 - s->live], NULL };
     double start;
@@ -160,7 +163,7 @@ static int usage(void)
 {
     fputs("usage: floor WORK N [DIR [flat|dirs [REPETITIONS]]]\n"
           "WORK: unchanged, verified, stat, perfile[+fsync], perfileone[+fsync],\n"
-          "      rewrite or onechanged[+fsync|+flush|+syncfs]\n", stderr);
+          "      rewrite, onechanged or statchanged[+fsync|+flush|+syncfs]\n", stderr);
     return 2;
 }
 

@@ -135,9 +135,9 @@ void version_remove(const tree *t, const char *version)
 
 void file_write(const tree *t, int dir, size_t i, const char *name, const char *text)
 {
-    int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644); /* umask 022 */
 
-    need(fd >= 0 && write(fd, text, SIZE) == SIZE && fchmod(fd, 0644) == 0, "write");
+    need(fd >= 0 && write(fd, text, SIZE) == SIZE, "write");
     if (t->how == FSYNC_EACH)
         need(fsync(fd) == 0, "fsync");
     if (t->how == FLUSH_FIRST) {

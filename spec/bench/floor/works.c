@@ -23,7 +23,16 @@ void rewrite(const tree *t, const turn *now)
     version_publish(t, now);
 }
 
-void change_one(const tree *t, const turn *now)
+static void link_file(const tree *t, int from, int to, size_t i, bool looks)
+{
+    struct stat st;
+
+    need(!looks || (fstatat(from, t->names[i], &st, AT_SYMLINK_NOFOLLOW) == 0
+                    && st.st_size == SIZE), "fstatat");
+    need(linkat(from, t->names[i], to, t->names[i], 0) == 0, "linkat");
+}
+
+void change_one(const tree *t, const turn *now, bool looks)
 {
     int at = version_make(t, now->new), below = -1;
     int from = version_open(t, now->old), old_below = -1;
@@ -35,7 +44,7 @@ void change_one(const tree *t, const turn *now)
         if (i == changed)
             file_write(t, dir, i, t->names[i], now->text);
         else
-            need(linkat(old_dir, t->names[i], dir, t->names[i], 0) == 0, "linkat");
+            link_file(t, old_dir, dir, i, looks);
     }
     tree_leave(&below);
     tree_leave(&old_below);

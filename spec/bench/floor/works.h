@@ -7,8 +7,9 @@
 /* All files anew, in a new version. */
 void rewrite(const tree *t, const turn *now);
 
-/* One file anew; the others are linked from the old version. */
-void change_one(const tree *t, const turn *now);
+/* One file anew; the others are linked from the old version. LOOKS: once it has been seen
+ * that nobody has changed them. */
+void change_one(const tree *t, const turn *now, bool looks);
 
 /* Open, read, compare and close each file of the live version. */
 void compare(const tree *t, const turn *now);
@@ -20,7 +21,7 @@ void verify(const tree *t, const turn *now);
 void look(const tree *t, int at);
 
 /* What many tools do instead, without versions: write a temporary file beside
- * each one, set its mode, rename it over the old one. Readers see a mixture. */
+ * each one, rename it over the old one. Readers see a mixture. */
 void replace_each(const tree *t, const turn *now);
 void replace_one(const tree *t, const turn *now);
 

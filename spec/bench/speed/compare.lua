@@ -10,6 +10,7 @@ local FLOOR = (os.getenv("ATOMICWRITER_BUILD") or "build") .. "/spec/bench/floor
 
 -- How the floor's works are called where they are not the base.
 local LABELS = {
+    ["statchanged"] = "C, and stat of each",
     ["verified"] = "C, and fstat of each",
     ["perfile"] = "file by file, C",
     ["perfileone"] = "that file alone, C",

@@ -21,8 +21,9 @@ end
 
 -- By a writer with OPTIONS that let a thread go on after a call. The next call begins when that
 -- has ended.
-local function changed(differ, options, waits)
-    return { differ = differ, options = options, rests = true, waits = waits }
+local function changed(differ, options, waits, durability)
+    return { differ = differ, options = options, rests = true, waits = waits,
+        durability = durability }
 end
 
 -- Works on files as N of compare.lua has them.
@@ -35,6 +36,7 @@ M.rows = {
     }, {
         name = "onechanged", what = "one file changed, the others are hard-linked",
         work = { differ = "one" }, base = "onechanged", limit = always(1.15),
+        others = { "statchanged" },
         n = ALL, layouts = { "flat", "dirs" }, places = CACHED,
     }, {
         name = "unchanged-fresh",
@@ -67,7 +69,11 @@ M.rows = {
         name = "durable-onechanged", what = "one file changed, durable; base: fsync of all in turn",
         work = { differ = "one", durability = "full" }, base = "rewrite+fsync",
         faster = true, times = on_ext4 { [100] = 20 },
-        others = { "onechanged+fsync", "onechanged+syncfs" },
+        others = {
+            "onechanged+fsync", "onechanged+syncfs",
+            { name = "atomicwriter, early",
+                work = changed("one", { early = true }, false, "full") },
+        },
         n = { 10, 100, 1000 }, layouts = { "flat" }, places = JOURNALED,
     },
     {
