@@ -24,9 +24,13 @@ struct aw_after {
 
 void aw_after_prune(aw_txn *t)
 {
-    /* how many does not matter */
-    (void)aw_recover_prune(t->target, &t->scan, t->stage.name, t->writer->options.keep,
-                           AW_LEASED_MAX, aw_txn_is_durable(t), &t->result);
+    aw_pruning how = { .target = t->target, .live = t->stage.name,
+                       .keep = t->writer->options.keep, .leased_max = AW_LEASED_MAX,
+                       .durable = aw_txn_is_durable(t), .guess = t->payload };
+
+    if (t->live.fd >= 0)
+        how.was = &t->live;
+    (void)aw_recover_prune(&how, &t->scan, &t->result); /* how many does not matter */
 }
 
 /* ---- the work ---------------------------------------------------------- */

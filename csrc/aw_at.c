@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- descriptors ------------------------------------------------------- */
 
@@ -102,9 +103,11 @@ void aw_cursor_close(aw_cursor *cursor)
 
 static bool is_here_or_below(const aw_cursor *cursor, const char *path, size_t length)
 {
+    if (cursor->length == 0)
+        return true;
     if (length < cursor->length || memcmp(path, cursor->path, cursor->length) != 0)
         return false;
-    return length == cursor->length || cursor->length == 0 || path[cursor->length] == '/';
+    return length == cursor->length || path[cursor->length] == '/';
 }
 
 int aw_cursor_enter(aw_cursor *cursor, const char *path, size_t length)
@@ -136,6 +139,7 @@ int aw_cursor_enter(aw_cursor *cursor, const char *path, size_t length)
         cursor->dir = below;
         cursor->path = path;
         cursor->length = end;
+        cursor->entered++;
     }
     cursor->path = path;
     return 0;
@@ -143,9 +147,18 @@ int aw_cursor_enter(aw_cursor *cursor, const char *path, size_t length)
 
 const char *aw_cursor_enter_parent(aw_cursor *cursor, const char *path, size_t length)
 {
-    if (aw_cursor_enter(cursor, path, aw_path_parent(path, length)) < 0)
+    size_t parent = aw_path_parent(path, length);
+
+    if (aw_cursor_enter(cursor, path, parent) < 0)
         return NULL;
-    return aw_path_base(path, length);
+    return parent > 0 ? path + parent + 1 : path;
+}
+
+const char *aw_cursor_enter_for(aw_cursor *cursor, const aw_item *item)
+{
+    if (aw_cursor_enter(cursor, item->path, item->parent) < 0)
+        return NULL;
+    return item->parent > 0 ? item->path + item->parent + 1 : item->path;
 }
 
 /* ---- listing ----------------------------------------------------------- */
@@ -163,6 +176,12 @@ void aw_listing_start(aw_listing *listing, int fd)
 {
     listing->fd = fd;
     listing->at = listing->end = 0;
+}
+
+int aw_listing_start_again(aw_listing *listing, int fd)
+{
+    aw_listing_start(listing, fd);
+    return aw_sys_lseek(fd, 0, SEEK_SET) < 0 ? -1 : 0;
 }
 
 static aw_type type_of_mode(mode_t mode)

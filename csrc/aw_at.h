@@ -13,6 +13,7 @@
 
 #include "atomicwriter.h"
 #include "aw_meter.h"
+#include "aw_payload.h"
 
 #include <stdalign.h>
 #include <stdint.h>
@@ -46,9 +47,10 @@ typedef struct aw_cursor {
     int         dir;     /* the current directory; equal to root at the top  */
     const char *path;    /* of dir below root, borrowed from who enters      */
     size_t      length;
+    size_t      entered; /* directories, so far                              */
 } aw_cursor;
 
-#define AW_CURSOR_INIT(root) { (root), (root), "", 0 }
+#define AW_CURSOR_INIT(root) { (root), (root), "", 0, 0 }
 
 /* Go to the directory PATH of LENGTH bytes, which must outlive the stay; from
  * the current one when it lies below that, else from the root. -1 with errno,
@@ -59,6 +61,9 @@ int aw_cursor_enter(aw_cursor *cursor, const char *path, size_t length);
  * with errno. */
 const char *aw_cursor_enter_parent(aw_cursor *cursor, const char *path, size_t length);
 
+/* The same for ITEM's path. */
+const char *aw_cursor_enter_for(aw_cursor *cursor, const aw_item *item);
+
 void aw_cursor_close(aw_cursor *cursor);
 
 /* ---- listing ----------------------------------------------------------- */
@@ -67,13 +72,18 @@ typedef enum aw_type { AW_FILE, AW_DIRECTORY, AW_LINK, AW_OTHER } aw_type;
 
 /* Entries of a directory without "." and "..", in the order of the disk. */
 typedef struct aw_listing {
-    int      fd;         /* borrowed, freshly opened                         */
+    int      fd;         /* borrowed                                         */
     uint64_t inode;      /* of the entry that was told last                  */
     size_t   at, end;
     alignas(8) char buffer[8 * 1024];
 } aw_listing;
 
+/* List FD, which nobody else lists meanwhile: it has one offset. It is where that is, so
+ * at the beginning of a directory that was freshly opened. */
 void aw_listing_start(aw_listing *listing, int fd);
+
+/* The same from the beginning. -1 with errno. */
+int aw_listing_start_again(aw_listing *listing, int fd);
 
 /* 1 with *NAME (valid until the next call) and *TYPE, 0 at the end, -1 with
  * errno. An entry that vanishes meanwhile is left out. */

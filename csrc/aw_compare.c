@@ -34,6 +34,7 @@ typedef struct comparison {
     bool           counted; /* only the number of names is known, each file is
                                to be found                                   */
     bool           odd;     /* where one should have been is something else  */
+    bool           unsorted;/* the lists of the result                       */
     size_t         told;    /* files that progress was told of already       */
     aw_meter      *meter;
     aw_result     *result;
@@ -156,7 +157,7 @@ static void keep(comparison *c, size_t index, const struct stat *st)
 /* KNOWN is as above. */
 static int same_file(comparison *c, const aw_item *item, size_t index, size_t known)
 {
-    const char *name = aw_cursor_enter_parent(&c->live, item->path, item->length);
+    const char *name = aw_cursor_enter_for(&c->live, item);
     struct stat st;
     int fd, same;
 
@@ -206,6 +207,21 @@ static bool same_bytes(const aw_item *a, const aw_item *b)
     return a->size == b->size && (a->data == b->data || memcmp(a->data, b->data, a->size) == 0);
 }
 
+/* There is a file at ITEM's path, or the comparison is odd. 0, or -1. */
+static int find_file(comparison *c, const aw_item *item)
+{
+    const char *name = aw_cursor_enter_for(&c->live, item);
+    struct stat st;
+
+    if (name && aw_sys_fstatat(c->live.dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        c->odd = !S_ISREG(st.st_mode);
+    else if (says_absent(errno))
+        c->odd = true;
+    else
+        return aw_fail_io(c->err, "fstatat", item->path);
+    return 0;
+}
+
 /* As same_file(), with what is remembered. */
 static int same_item(comparison *c, const aw_item *item, size_t index)
 {
@@ -214,24 +230,23 @@ static int same_item(comparison *c, const aw_item *item, size_t index)
     if (!known || !known->data)
         return same_file(c, item, index, NOT_KNOWN);
     if (!same_bytes(known, item))
-        return c->counted ? same_file(c, item, index, NOT_KNOWN) : 0;
+        return c->counted ? find_file(c, item) : 0;
     return same_file(c, item, index, c->memo->prints ? c->recalled : NOT_KNOWN);
 }
 
 /* ---- two trees --------------------------------------------------------- */
 
+/* Lists mostly come in order: tree order, in which they are gathered, is byte order but for
+ * names with a byte below "/". */
 static int tell(comparison *c, aw_list *list, const char *path, size_t length)
 {
-    char copy[AW_PATH_BYTES_MAX + 1];
-
     c->result->changed = true;
     if (length == 0)
         return aw_list_add(list, ".", c->err);
-    if (length >= sizeof copy) /* never ours; the beginning names it well enough */
-        length = sizeof copy - 1;
-    memcpy(copy, path, length);
-    copy[length] = '\0';
-    return aw_list_add(list, copy, c->err);
+    if (aw_list_add_part(list, path, length, c->err) < 0)
+        return -1;
+    c->unsorted = c->unsorted || aw_list_ends_unsorted(list);
+    return 0;
 }
 
 static int tell_folder(comparison *c, const aw_node *node, const aw_folder *folder)
@@ -350,22 +365,13 @@ static bool counts(int fd, size_t expected)
     aw_type type;
     int more;
 
-    aw_listing_start(&listing, fd);
+    if (aw_listing_start_again(&listing, fd) < 0)
+        return false;
     while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
         if (expected-- == 0)
             return false;
     }
     return more == 0 && expected == 0;
-}
-
-/* The version's own descriptor is not fresh: its offset may be anywhere. */
-static bool counts_top(int fd, size_t expected)
-{
-    int fresh = aw_at_open_dir(fd, ".");
-    bool right = fresh >= 0 && counts(fresh, expected);
-
-    aw_close_fd(&fresh);
-    return right;
 }
 
 /* Whether the folder is to stay as it is. Without asking what a fresh directory would get:
@@ -379,9 +385,7 @@ static bool look_at_folder(void *context, size_t index, int fd, const struct sta
     if ((st->st_mode & 07777) != wanted.mode || !has_owner(st, &wanted))
         return false;
     seen->settled = seen->settled && aw_stamp_is_settled(&stamp, &seen->c->began);
-    if (!seen->expected)
-        return true;
-    return index == 0 ? counts_top(fd, seen->expected[0]) : counts(fd, seen->expected[index]);
+    return !seen->expected || counts(fd, seen->expected[index]);
 }
 
 /* How many names each folder of PAYLOAD has. */
@@ -392,7 +396,7 @@ static void count_names(const aw_payload *payload, size_t *expected)
 
     for (size_t i = 0; i < payload->count; i++) {
         const aw_item *item = &payload->items[i];
-        size_t length = aw_path_parent(item->path, item->length);
+        size_t length = item->parent;
 
         if (!last || length != parent || memcmp(item->path, last->path, length) != 0)
             folder = aw_payload_find_folder(payload, item->path, length);
@@ -581,9 +585,11 @@ int aw_compare(int target, const aw_live *live, aw_payload *payload, aw_rules *r
         begin_learning(&c, live, payload);
         rc = compare_with_live(&c, live, payload, actions);
     }
-    aw_list_sort(&result->added);
-    aw_list_sort(&result->updated);
-    aw_list_sort(&result->removed);
+    if (c.unsorted) {
+        aw_list_sort(&result->added);
+        aw_list_sort(&result->updated);
+        aw_list_sort(&result->removed);
+    }
     aw_cursor_close(&c.live);
     aw_cursor_close(&c.origin);
     free(c.buffer);

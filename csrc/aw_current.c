@@ -261,18 +261,16 @@ int aw_scan_target(int target, aw_scan *scan, aw_error *err)
     aw_listing listing;
     const char *name;
     aw_type type;
-    int fd = aw_at_open_dir(target, "."), more;
+    int more;
 
-    if (fd < 0)
-        return aw_fail_io(err, "openat", ".");
-    aw_listing_start(&listing, fd);
+    if (aw_listing_start_again(&listing, target) < 0)
+        return aw_fail_io(err, "lseek", ".");
     while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
         if (note_name(scan, name, type, listing.inode, err) < 0)
             break;
     }
     if (more < 0)
         aw_fail_io(err, "getdents64", ".");
-    aw_close_fd(&fd);
     if (more != 0)
         return -1;
     if (scan->version_count > 1)
@@ -288,16 +286,14 @@ bool aw_scan_is_right(int target, const aw_scan *scan)
     aw_listing listing;
     const char *name;
     aw_type type;
-    int fd = aw_at_open_dir(target, "."), more = -1;
+    int more;
 
-    if (fd < 0)
+    if (aw_listing_start_again(&listing, target) < 0)
         return false;
-    aw_listing_start(&listing, fd);
     while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
         if (!goes_without_saying(name))
             sketch_name(&now, name, type, listing.inode);
     }
-    aw_close_fd(&fd);
     return more == 0 && now.sketch == scan->sketch;
 }
 
@@ -367,26 +363,18 @@ static const char *join(aw_arena *arena, const aw_node *directory, const char *n
     return path;
 }
 
-/* List the directory that is node INDEX; its entries become nodes. */
-static int read_directory(aw_tree *tree, size_t index, aw_cursor *cursor, aw_error *err)
+/* The directory that is node INDEX, open at FD: its entries become nodes. */
+static int list_directory(aw_tree *tree, size_t index, int fd, aw_error *err)
 {
     aw_node directory = tree->nodes[index];
     aw_listing listing;
     const char *name;
     struct stat st;
     aw_type type;
-    int fd = -1, more = -1;
+    int more;
 
-    if (aw_cursor_enter(cursor, directory.path, directory.length) == 0)
-        fd = aw_at_open_dir(cursor->dir, ".");
-    if (fd < 0) {
-        tree->nodes[index].unreadable = errno == EACCES;
-        return errno == EACCES ? 0 : aw_fail_io(err, "openat", directory.path);
-    }
-    if (aw_sys_fstat(fd, &st) < 0) {
-        aw_fail_io(err, "fstat", directory.path);
-        goto out;
-    }
+    if (aw_sys_fstat(fd, &st) < 0)
+        return aw_fail_io(err, "fstat", directory.path);
     tree->nodes[index].mode = (int)(st.st_mode & 07777);
     tree->nodes[index].uid = st.st_uid;
     tree->nodes[index].gid = st.st_gid;
@@ -395,16 +383,28 @@ static int read_directory(aw_tree *tree, size_t index, aw_cursor *cursor, aw_err
         size_t length;
         const char *path = join(&tree->arena, &directory, name, &length);
 
-        if (!path || !put_node(tree, path, length, type)) {
-            aw_fail_memory(err);
-            goto out;
-        }
+        if (!path || !put_node(tree, path, length, type))
+            return aw_fail_memory(err);
     }
-    if (more < 0)
-        aw_fail_io(err, "getdents64", directory.path);
-out:
-    aw_close_fd(&fd);
-    return more == 0 ? 0 : -1;
+    return more < 0 ? aw_fail_io(err, "getdents64", directory.path) : 0;
+}
+
+/* The root is opened anew: a process that was forked with it may list it, too. */
+static int read_directory(aw_tree *tree, size_t index, aw_cursor *cursor, aw_error *err)
+{
+    const aw_node *directory = &tree->nodes[index];
+    int fd = -1, rc;
+
+    if (aw_cursor_enter(cursor, directory->path, directory->length) == 0)
+        fd = index == 0 ? aw_at_open_dir(cursor->root, ".") : cursor->dir;
+    if (fd < 0) {
+        tree->nodes[index].unreadable = errno == EACCES;
+        return errno == EACCES ? 0 : aw_fail_io(err, "openat", directory->path);
+    }
+    rc = list_directory(tree, index, fd, err);
+    if (index == 0)
+        aw_close_fd(&fd);
+    return rc;
 }
 
 static int node_order(const void *left, const void *right)

@@ -75,21 +75,32 @@ int aw_grow(void *array, size_t count, size_t *room, size_t size)
 
 /* ---- aw_list ----------------------------------------------------------- */
 
-int aw_list_add(aw_list *list, const char *string, aw_error *err)
+/* The room is not kept: it is 0, or 16, or the next power of two. */
+static bool is_full(size_t count)
 {
-    /* The room is not kept: it is 0, or 16, or the next power of two. */
-    size_t room = list->count ? 16 : 0;
+    return count == 0 || (count >= 16 && (count & (count - 1)) == 0);
+}
+
+int aw_list_add_part(aw_list *list, const char *text, size_t length, aw_error *err)
+{
+    size_t room = list->count;
     char *copy;
 
-    while (room < list->count)
-        room *= 2;
-    if (aw_grow(&list->items, list->count, &room, sizeof *list->items) < 0)
+    if (is_full(list->count)
+        && aw_grow(&list->items, list->count, &room, sizeof *list->items) < 0)
         return aw_fail_memory(err);
-    copy = strdup(string);
+    copy = malloc(length + 1);
     if (!copy)
         return aw_fail_memory(err);
+    memcpy(copy, text, length);
+    copy[length] = '\0';
     list->items[list->count++] = copy;
     return 0;
+}
+
+int aw_list_add(aw_list *list, const char *string, aw_error *err)
+{
+    return aw_list_add_part(list, string, strlen(string), err);
 }
 
 static int by_bytes(const void *left, const void *right)
@@ -97,16 +108,17 @@ static int by_bytes(const void *left, const void *right)
     return strcmp(*(char *const *)left, *(char *const *)right);
 }
 
-/* Lists mostly come in order: tree order, in which they are gathered, is byte order but for
- * names with a byte below "/". */
 void aw_list_sort(aw_list *list)
 {
-    size_t sorted = list->count > 0;
-
-    while (sorted < list->count && strcmp(list->items[sorted - 1], list->items[sorted]) <= 0)
-        sorted++;
-    if (sorted < list->count)
+    if (list->count > 1)
         qsort(list->items, list->count, sizeof *list->items, by_bytes);
+}
+
+bool aw_list_ends_unsorted(const aw_list *list)
+{
+    size_t count = list->count;
+
+    return count > 1 && strcmp(list->items[count - 2], list->items[count - 1]) > 0;
 }
 
 void aw_list_clear(aw_list *list)

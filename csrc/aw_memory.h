@@ -27,13 +27,17 @@ void aw_arena_clear(aw_arena *arena);
  * room for *ROOM. Returns 0, or -1 with *ARRAY as it was. */
 int aw_grow(void *array, size_t count, size_t *room, size_t size);
 
-/* Append a copy of STRING. */
+/* Append a copy of STRING, or of LENGTH bytes of TEXT. */
 int aw_list_add(aw_list *list, const char *string, aw_error *err);
+int aw_list_add_part(aw_list *list, const char *text, size_t length, aw_error *err);
 
 /* Add to RESULT's warnings what ERR says. */
 void aw_result_warn(aw_result *result, const aw_error *err);
 
 /* Byte order. */
 void aw_list_sort(aw_list *list);
+
+/* Whether the last string comes before the one that was added before it. */
+bool aw_list_ends_unsorted(const aw_list *list);
 
 #endif

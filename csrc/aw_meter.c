@@ -3,16 +3,24 @@
 
 #include "aw_error.h"
 
-static int tell(aw_meter *meter, aw_error *err)
+static int ask(aw_meter *meter, aw_error *err)
 {
     char reason[AW_ERROR_DETAIL_MAX] = "";
 
-    meter->untold = 0;
-    if (!meter->hooks || !meter->hooks->progress)
-        return 0;
     if (meter->hooks->progress(meter->hooks->context, &meter->now, reason, sizeof reason) == 0)
         return 0;
     return aw_fail_cancelled(err, reason);
+}
+
+bool aw_meter_calls(const aw_meter *meter)
+{
+    return meter->hooks && meter->hooks->progress;
+}
+
+static int tell(aw_meter *meter, aw_error *err)
+{
+    meter->untold = 0;
+    return aw_meter_calls(meter) ? ask(meter, err) : 0;
 }
 
 int aw_meter_begin(aw_meter *meter, aw_phase phase, size_t total, aw_error *err)

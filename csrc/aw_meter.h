@@ -14,6 +14,9 @@ typedef struct aw_meter {
 
 #define AW_METER_INIT(hooks) { (hooks), { AW_COMPARING, 0, 0, 0 }, 0 }
 
+/* Whether there is a hook to call. */
+bool aw_meter_calls(const aw_meter *meter);
+
 /* The functions below return 0, or -1 with AW_E_CANCELLED. */
 
 /* A phase begins, with TOTAL files to do. */

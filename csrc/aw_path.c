@@ -1,4 +1,5 @@
 /* aw_path: see the header. */
+#define _GNU_SOURCE /* memrchr */
 #include "aw_path.h"
 
 #include "aw_error.h"
@@ -84,9 +85,9 @@ bool aw_path_below(const char *path, size_t length, const char *directory,
 
 size_t aw_path_parent(const char *path, size_t length)
 {
-    while (length > 0 && path[length - 1] != '/')
-        length--;
-    return length > 0 ? length - 1 : 0;
+    const char *slash = memrchr(path, '/', length);
+
+    return slash ? (size_t)(slash - path) : 0;
 }
 
 const char *aw_path_base(const char *path, size_t length)

@@ -96,6 +96,7 @@ int aw_payload_put(aw_payload *payload, const aw_item *item, aw_error *err)
         return aw_fail_memory(err);
     payload->items[payload->count] = *item;
     payload->items[payload->count].path = path;
+    payload->items[payload->count].parent = aw_path_parent(path, item->length);
     payload->items[payload->count].added = (unsigned)payload->count;
     payload->count++;
     payload->sealed = false;
@@ -366,6 +367,16 @@ bool aw_payload_shows(const aw_payload *payload, const char *name)
             high = middle;
     }
     return false;
+}
+
+const char *aw_folder_name(const aw_folder *folder, char name[NAME_MAX + 1])
+{
+    const char *base = aw_path_base(folder->path, folder->length);
+    size_t length = folder->length - (size_t)(base - folder->path);
+
+    memcpy(name, base, length);
+    name[length] = '\0';
+    return name;
 }
 
 size_t aw_payload_find_folder(const aw_payload *payload, const char *path, size_t length)

@@ -9,12 +9,14 @@
 #include "atomicwriter.h"
 #include "aw_memory.h"
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
 typedef struct aw_item {
     const char *path;    /* cleaned, in the arena                            */
     size_t      length;  /* of path                                          */
+    size_t      parent;  /* of the part of it that is the directory's        */
     const char *data;    /* borrowed; NULL: see source, then origin          */
     size_t      size;    /* of data                                          */
     const char *source;  /* in the arena, or NULL                            */
@@ -51,6 +53,9 @@ struct aw_payload {
     atomic_uint users;   /* of the arena, order and folders: we, and those
                             that were derived                                */
 };
+
+/* The last component of FOLDER's path, put into NAME. */
+const char *aw_folder_name(const aw_folder *folder, char name[NAME_MAX + 1]);
 
 /* Which of PAYLOAD's folders (sealed) PATH is, or AW_NO_FOLDER. */
 #define AW_NO_FOLDER ((size_t)-1)

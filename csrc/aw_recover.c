@@ -196,42 +196,52 @@ static bool knows_no_leases(int code)
     return code == EOPNOTSUPP || code == ENOSYS || code == EINVAL || code == EBADF;
 }
 
+static const aw_live *already_open(const aw_pruning *how, const char *version)
+{
+    return how->was && strcmp(how->was->name, version) == 0 ? how->was : NULL;
+}
+
 /* Whether a snapshot holds VERSION. Asking takes the lease away from nobody:
  * the lock is given back at once, and a reader that meets it looks at "..data"
  * again. */
-static int is_leased(int target, const char *version, aw_error *err)
+static int is_leased(const aw_pruning *how, const char *version, aw_error *err)
 {
-    int fd = aw_at_open_dir(target, version), leased = 0;
+    const aw_live *was = already_open(how, version);
+    int opened = was ? -1 : aw_at_open_dir(how->target, version);
+    int fd = was ? was->fd : opened, leased = 0;
 
     if (fd < 0)
         return aw_fail_io(err, "openat", version);
     if (aw_sys_flock(fd, LOCK_EX | LOCK_NB) < 0 && !knows_no_leases(errno))
         leased = errno == EWOULDBLOCK ? 1 : aw_fail_io(err, "flock", version);
-    aw_close_fd(&fd);
+    if (was && leased == 0)
+        (void)aw_sys_flock(fd, LOCK_UN);
+    aw_close_fd(&opened);
     return leased;
 }
 
 /* Which of SCAN's versions may go: their indices into GOING. Newest first, so
  * that the cap on leases falls upon the oldest. */
-static size_t choose(int target, const aw_scan *scan, const char *live, unsigned keep,
-                     size_t leased_max, size_t *going, aw_result *result)
+static size_t choose(const aw_pruning *how, const aw_scan *scan, size_t *going,
+                     aw_result *result)
 {
     size_t count = 0, leased_count = 0;
+    unsigned keep = how->keep;
     aw_error err;
 
     for (size_t i = 0; i < scan->version_count; i++) {
         int leased;
 
-        if (strcmp(scan->versions[i], live) == 0)
+        if (strcmp(scan->versions[i], how->live) == 0)
             continue;
         if (keep > 0) {
             keep--;
             continue;
         }
-        leased = is_leased(target, scan->versions[i], &err);
+        leased = is_leased(how, scan->versions[i], &err);
         if (leased < 0)
             aw_result_warn(result, &err);
-        else if (!leased || ++leased_count > leased_max)
+        else if (!leased || ++leased_count > how->leased_max)
             going[count++] = i;
     }
     return count;
@@ -255,8 +265,68 @@ static void close_gaps(aw_scan *scan)
     scan->version_count = kept;
 }
 
-size_t aw_recover_prune(int target, aw_scan *scan, const char *live, unsigned keep,
-                        size_t leased_max, bool durable, aw_result *result)
+/* Whether the directory that CURSOR has come to is of the file system that its root is of. */
+static bool is_no_mount(const aw_cursor *cursor)
+{
+    struct stat top, here;
+
+    return aw_sys_fstat(cursor->root, &top) == 0 && aw_sys_fstat(cursor->dir, &here) == 0
+           && top.st_dev == here.st_dev;
+}
+
+static bool unlink_files(aw_cursor *cursor, const aw_payload *guess)
+{
+    size_t entered = 0;
+
+    for (size_t i = 0; i < guess->count; i++) {
+        const aw_item *item = &guess->items[i];
+        const char *name = aw_cursor_enter_for(cursor, item);
+
+        if (!name || (cursor->entered != entered && !is_no_mount(cursor)))
+            return false;
+        entered = cursor->entered;
+        if (aw_sys_unlinkat(cursor->dir, name, 0) < 0)
+            return false;
+    }
+    return true;
+}
+
+/* Children first. */
+static void unlink_folders(aw_cursor *cursor, const aw_payload *guess)
+{
+    for (size_t i = guess->folder_count; i-- > 1;) {
+        const aw_folder *folder = &guess->folders[i];
+        const char *base = aw_cursor_enter_parent(cursor, folder->path, folder->length);
+        char name[NAME_MAX + 1];
+
+        if (!base || aw_sys_unlinkat(cursor->dir, aw_folder_name(folder, name),
+                                     AT_REMOVEDIR) < 0)
+            return;
+    }
+}
+
+/* Empty a version as if it held what GUESS does. What goes otherwise than that is left to
+ * who lists it. */
+static void empty_by_guess(const aw_pruning *how, const char *version, const char *retired)
+{
+    const aw_live *was = already_open(how, version);
+    int opened = -1;
+    aw_cursor cursor;
+
+    if (!how->guess)
+        return;
+    if (!was)
+        opened = aw_at_open_dir(how->target, retired);
+    if (!was && opened < 0)
+        return;
+    cursor = (aw_cursor)AW_CURSOR_INIT(was ? was->fd : opened);
+    if (unlink_files(&cursor, how->guess))
+        unlink_folders(&cursor, how->guess);
+    aw_cursor_close(&cursor);
+    aw_close_fd(&opened);
+}
+
+size_t aw_recover_prune(const aw_pruning *how, aw_scan *scan, aw_result *result)
 {
     size_t *going = malloc((scan->version_count + 1) * sizeof *going);
     size_t count, retired = 0, removed = 0;
@@ -265,27 +335,28 @@ size_t aw_recover_prune(int target, aw_scan *scan, const char *live, unsigned ke
 
     if (!going)
         return 0; /* the next write prunes */
-    count = choose(target, scan, live, keep, leased_max, going, result);
+    count = choose(how, scan, going, result);
     for (size_t i = 0; i < count; i++) {
         const char *version = scan->versions[going[i]];
-        int renamed = retire(target, version, name, &err);
+        int renamed = retire(how->target, version, name, &err);
 
         if (renamed > 0) {
             going[retired++] = going[i];
         } else if (renamed < 0) {
             aw_result_warn(result, &err);
-        } else if (remove_or_warn(target, version, result)) {
+        } else if (remove_or_warn(how->target, version, result)) {
             forget(scan, going[i]);
             removed++;
         }
     }
-    if (durable && retired > 0 && aw_sync_directory(target, ".", &err) < 0) {
+    if (how->durable && retired > 0 && aw_sync_directory(how->target, ".", &err) < 0) {
         aw_result_warn(result, &err); /* INV-3: then not yet */
         retired = 0;
     }
     for (size_t i = 0; i < retired; i++) {
         retired_name(scan->versions[going[i]], name);
-        removed += remove_or_warn(target, name, result);
+        empty_by_guess(how, scan->versions[going[i]], name);
+        removed += remove_or_warn(how->target, name, result);
         forget(scan, going[i]);
     }
     close_gaps(scan);

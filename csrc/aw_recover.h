@@ -30,11 +30,20 @@ int aw_recover_sweep(int target, aw_scan *scan, const aw_live *live,
 /* Remove "..next", if SCAN has it, which nobody reads. */
 void aw_recover_drop_next(int target, aw_scan *scan, aw_result *result);
 
-/* (14) Remove the retained versions in SCAN beyond KEEP, except the LIVE one,
- * and those that a reader leases: LEASED_MAX of them, the newest. DURABLE: sync
- * in between as INV-3 says. Failures are warnings. Returns the number removed; those are
- * no longer in SCAN. */
-size_t aw_recover_prune(int target, aw_scan *scan, const char *live, unsigned keep,
-                        size_t leased_max, bool durable, aw_result *result);
+/* What is pruned, and how. */
+typedef struct aw_pruning {
+    int               target;
+    const char       *live;       /* is kept                                 */
+    unsigned          keep;       /* versions besides                        */
+    size_t            leased_max; /* and so many, the newest, that readers lease */
+    bool              durable;    /* sync in between, as INV-3 says          */
+    const aw_live    *was;        /* live before, and open; or NULL          */
+    const aw_payload *guess;      /* whose files a version may well hold: that
+                                     spares listing it; or NULL              */
+} aw_pruning;
+
+/* (14) Remove the retained versions in SCAN that are not to be kept. Failures are warnings.
+ * Returns the number removed; those are no longer in SCAN. */
+size_t aw_recover_prune(const aw_pruning *how, aw_scan *scan, aw_result *result);
 
 #endif

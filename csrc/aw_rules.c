@@ -75,7 +75,7 @@ int aw_item_open(const aw_item *item, aw_cursor *origin, aw_error *err)
     if (item->source) {
         fd = aw_sys_openat(AT_FDCWD, item->source, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
     } else {
-        const char *name = aw_cursor_enter_parent(origin, item->path, item->length);
+        const char *name = aw_cursor_enter_for(origin, item);
 
         if (name)
             fd = aw_at_open_file(origin->dir, name);

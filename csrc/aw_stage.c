@@ -118,22 +118,14 @@ typedef struct filler {
     aw_cursor         origin;
     aw_copier         copier;
     bool              writeback; /* start writing back at once, sync later    */
+    bool              tried;     /* to create a file with the mode that it is to
+                                    have; these bits of it were left:         */
+    mode_t            arrives;
     unsigned char    *touched;   /* folders that change; NULL: all are new    */
     aw_meter         *meter;
     aw_result        *result;
     aw_error         *err;
 } filler;
-
-/* A folder's own path is no string; its last component is wanted as one. */
-static const char *folder_name(const aw_folder *folder, char name[NAME_MAX + 1])
-{
-    const char *base = aw_path_base(folder->path, folder->length);
-    size_t length = folder->length - (size_t)(base - folder->path);
-
-    memcpy(name, base, length);
-    name[length] = '\0';
-    return name;
-}
 
 static int fail_folder(aw_error *err, const char *op, const aw_folder *folder)
 {
@@ -148,7 +140,7 @@ static int make_folder(filler *f, const aw_folder *folder)
 
     if (!aw_cursor_enter_parent(&f->to, folder->path, folder->length))
         return fail_folder(f->err, "openat", folder);
-    made = aw_at_make_dir(f->to.dir, folder_name(folder, name));
+    made = aw_at_make_dir(f->to.dir, aw_folder_name(folder, name));
     if (made < 0)
         return fail_folder(f->err, "mkdirat", folder);
     aw_close_fd(&made);
@@ -164,12 +156,17 @@ static int make_folders(filler *f)
     return 0;
 }
 
+static bool wants_owner(const aw_wish *wish)
+{
+    return wish->chown_uid != (uid_t)-1 || wish->chown_gid != (gid_t)-1;
+}
+
 /* NULL, or the call that failed. */
 static const char *set_mode_and_owner(int fd, const aw_wish *wish)
 {
     if (aw_sys_fchmod(fd, wish->mode) < 0)
         return "fchmod";
-    if (wish->chown_uid == (uid_t)-1 && wish->chown_gid == (gid_t)-1)
+    if (!wants_owner(wish))
         return NULL;
     return aw_sys_fchown(fd, wish->chown_uid, wish->chown_gid) < 0 ? "fchown" : NULL;
 }
@@ -242,17 +239,37 @@ static int write_contents(filler *f, const aw_item *item, int fd)
     }
 }
 
+/* FD has been created with MODE. What open(2) leaves of that depends on the umask, or on the
+ * default ACL, which all of the version's directories have from the target; not on the file.
+ * So what it has left of the first one's it leaves of the others', as long as nobody can
+ * change the umask meanwhile: no other thread, and no function of the caller's. */
+static bool has_arrived(filler *f, int fd, mode_t mode)
+{
+    struct stat st;
+
+    if (aw_sys_fstat(fd, &st) < 0 || (st.st_mode & 07777) != mode)
+        return false;
+    if (aw_sys_is_one_thread() && !aw_meter_calls(f->meter))
+        f->arrives = mode;
+    return true;
+}
+
 static int write_item(filler *f, const aw_item *item, const char *name)
 {
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW; /* INV-4: a new inode */
     aw_wish wish = aw_wish_for_item(f->rules, item);
-    int fd = aw_sys_openat(f->to.dir, name, flags, 0600), rc;
-    const char *failed;
+    bool plain = !wants_owner(&wish);
+    bool arrives = plain && (wish.mode & ~f->arrives) == 0, tries = plain && !f->tried;
+    int fd = aw_sys_openat(f->to.dir, name, flags, arrives || tries ? wish.mode : 0600), rc;
+    const char *failed = NULL;
 
     if (fd < 0)
         return aw_fail_io(f->err, "openat", item->path);
+    f->tried = f->tried || tries;
     rc = write_contents(f, item, fd);
-    if (rc == 0 && (failed = set_mode_and_owner(fd, &wish)))
+    if (rc == 0 && !arrives && !(tries && has_arrived(f, fd, wish.mode)))
+        failed = set_mode_and_owner(fd, &wish);
+    if (failed)
         rc = aw_fail_io(f->err, failed, item->path);
     if (rc == 0 && f->writeback)
         (void)aw_sys_start_writeback(fd); /* a hint; (9) is what counts */
@@ -276,7 +293,7 @@ static int link_item(filler *f, const aw_item *item, const char *name, unsigned 
 
     if (!f->rules->options->reuse || (from == &f->live && action != AW_KEEP))
         return 0;
-    there = aw_cursor_enter_parent(from, item->path, item->length);
+    there = aw_cursor_enter_for(from, item);
     if (!there)
         return aw_fail_io(f->err, "openat", item->path);
     if (aw_sys_linkat(from->dir, there, f->to.dir, name) == 0)
@@ -288,7 +305,7 @@ static int link_item(filler *f, const aw_item *item, const char *name, unsigned 
 /* Item INDEX in the directory that it belongs in, as its action says. */
 static int fill_item(filler *f, const aw_item *item, unsigned char *action)
 {
-    const char *name = aw_cursor_enter_parent(&f->to, item->path, item->length);
+    const char *name = aw_cursor_enter_for(&f->to, item);
     int linked;
 
     if (!name)
@@ -317,7 +334,7 @@ static filler filler_of(aw_stage *stage, const aw_payload *payload, int live,
 {
     filler f = { payload, rules, AW_CURSOR_INIT(stage->fd), AW_CURSOR_INIT(live),
                  AW_CURSOR_INIT(payload->origin), { NULL, &result->bytes, meter, err },
-                 false, NULL, meter, result, err };
+                 false, false, 0, NULL, meter, result, err };
 
     f.writeback = rules->options->durability == AW_DURABLE
                   && writes_back_early(stage->fd, payload->count - result->unchanged);
@@ -476,7 +493,7 @@ int aw_sync_directory(int fd, const char *name, aw_error *err)
 /* 1 synced, 0 it may not be opened (a mode such as 0200), -1 failed. */
 static int sync_item(aw_cursor *cursor, const aw_item *item, aw_error *err)
 {
-    const char *name = aw_cursor_enter_parent(cursor, item->path, item->length);
+    const char *name = aw_cursor_enter_for(cursor, item);
     int fd = name ? aw_at_open_file(cursor->dir, name) : -1, rc = 1;
 
     if (fd < 0)

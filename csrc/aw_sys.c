@@ -13,6 +13,9 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+#include <sys/single_threaded.h>
+#endif
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/vfs.h>
@@ -145,6 +148,15 @@ static int64_t sys_dirty_memory(void)
     return 1024 * (meminfo_field(text, "\nDirty:") + meminfo_field(text, "\nWriteback:"));
 }
 
+static bool sys_is_one_thread(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+    return __libc_single_threaded;
+#else
+    return false;
+#endif
+}
+
 /* A thread that no signal of the program's reaches. -1 with errno. */
 static int sys_thread_start(pthread_t *thread, void *(*run)(void *), void *argument)
 {
@@ -177,6 +189,7 @@ aw_sys_table aw_sys = {
     .readlinkat = readlinkat,
     .fstat = sys_fstat,
     .fstatat = fstatat,
+    .lseek = lseek,
     .getdents = sys_getdents,
     .read = read,
     .write = write,
@@ -205,6 +218,7 @@ aw_sys_table aw_sys = {
     .file_system_type = sys_file_system_type,
     .dirty_memory = sys_dirty_memory,
     .getpid = getpid,
+    .is_one_thread = sys_is_one_thread,
     .thread_start = sys_thread_start,
     .thread_join = sys_thread_join,
 };

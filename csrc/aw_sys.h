@@ -34,6 +34,7 @@
     X(int, fstat, (int fd, struct stat *st), (fd, st)) \
     X(int, fstatat, (int dir, const char *name, struct stat *st, int flags), \
       (dir, name, st, flags)) \
+    X(off_t, lseek, (int fd, off_t to, int whence), (fd, to, whence)) \
     X(ssize_t, getdents, (int fd, void *buffer, size_t size), (fd, buffer, size)) \
     X(ssize_t, read, (int fd, void *buffer, size_t size), (fd, buffer, size)) \
     X(ssize_t, write, (int fd, const void *data, size_t size), (fd, data, size)) \
@@ -51,7 +52,8 @@
     X(int, inotify_init, (void), ()) \
     X(int, inotify_add_watch, (int fd, const char *path, uint32_t mask), (fd, path, mask))
 
-/* Called as they are: no EINTR, or it means something to the caller. */
+/* Called as they are: no EINTR, or it means something to the caller. is_one_thread: whether
+ * the process is sure to have no other thread. */
 #define AW_SYS_PLAIN_CALLS(X) \
     X(int, close, (int fd), (fd)) \
     X(int, poll, (struct pollfd *fds, unsigned count, int timeout), (fds, count, timeout)) \
@@ -65,6 +67,7 @@
     X(long, file_system_type, (int fd), (fd)) \
     X(int64_t, dirty_memory, (void), ()) \
     X(int, getpid, (void), ()) \
+    X(bool, is_one_thread, (void), ()) \
     X(int, thread_start, (pthread_t *thread, void *(*run)(void *), void *argument), \
       (thread, run, argument)) \
     X(int, thread_join, (pthread_t thread), (thread))

@@ -64,6 +64,11 @@ int aw_txn_check_payload(aw_txn *t)
 
 /* ---- (2) --------------------------------------------------------------- */
 
+static int look_at_target(aw_txn *t, int fd)
+{
+    return aw_sys_fstat(fd, &t->seen) < 0 ? aw_fail_io(t->err, "fstat", t->writer->target) : 0;
+}
+
 static int make_target(aw_txn *t)
 {
     const char *path = t->writer->target;
@@ -78,6 +83,8 @@ static int make_target(aw_txn *t)
         return errno == EEXIST ? 0 : aw_fail_io(t->err, "mkdirat", path);
     }
     t->made_target = true;
+    if (look_at_target(t, t->target) < 0)
+        return -1;
     if (aw_sys_fchmod(t->target, wish.mode | 0300) < 0)
         return aw_fail_io(t->err, "fchmod", path);
     if (aw_sys_fchown(t->target, wish.chown_uid, wish.chown_gid) < 0)
@@ -87,18 +94,19 @@ static int make_target(aw_txn *t)
 
 /* A writer asks once for each directory that it finds at its path: the answer
  * takes a sixth of the time of a small write that changes nothing. */
-static int refuse_version(aw_writer *writer, int fd, aw_error *err)
+static int refuse_version(aw_txn *t, int fd)
 {
-    struct stat st;
-    bool told = fd >= 0 && aw_sys_fstat(fd, &st) == 0;
+    aw_writer *writer = t->writer;
 
-    if (told && st.st_dev == writer->dev && st.st_ino == writer->ino)
-        return 0;
-    if (aw_refuse_version(fd, writer->target, err) < 0)
+    if (fd >= 0 && look_at_target(t, fd) < 0)
         return -1;
-    if (told) {
-        writer->dev = st.st_dev;
-        writer->ino = st.st_ino;
+    if (fd >= 0 && t->seen.st_dev == writer->dev && t->seen.st_ino == writer->ino)
+        return 0;
+    if (aw_refuse_version(fd, writer->target, t->err) < 0)
+        return -1;
+    if (fd >= 0) {
+        writer->dev = t->seen.st_dev;
+        writer->ino = t->seen.st_ino;
     }
     return 0;
 }
@@ -109,7 +117,7 @@ int aw_txn_open_target(aw_txn *t)
 
     if (fd < 0 && (!t->may_create || errno != ENOENT))
         return -1;
-    if (refuse_version(t->writer, fd, t->err) < 0) {
+    if (refuse_version(t, fd) < 0) {
         aw_close_fd(&fd);
         return -1;
     }
@@ -125,22 +133,24 @@ static int open_or_make_target(aw_txn *t)
         return 0;
     if (make_target(t) < 0)
         return -1;
-    if (t->target < 0) /* somebody else has made it just now */
-        t->target = aw_target_open(t->writer->target, t->err);
-    return t->target < 0 ? -1 : 0;
+    if (t->target >= 0)
+        return 0;
+    t->target = aw_target_open(t->writer->target, t->err); /* somebody else has made it just now */
+    return t->target < 0 ? -1 : look_at_target(t, t->target);
 }
 
-/* 1 when the path still leads to what is locked, else 0. */
+/* 1 when the path still leads to what is locked, which is then SEEN as it is now; else 0. */
 static int is_same_target(aw_txn *t)
 {
     struct stat named;
 
-    if (aw_sys_fstat(t->target, &t->seen) < 0)
-        return aw_fail_io(t->err, "fstat", t->writer->target);
     if (aw_sys_fstatat(AT_FDCWD, t->writer->target, &named, 0) < 0)
         return errno == ENOENT || errno == ENOTDIR
                ? 0 : aw_fail_io(t->err, "fstatat", t->writer->target);
-    return t->seen.st_dev == named.st_dev && t->seen.st_ino == named.st_ino;
+    if (t->seen.st_dev != named.st_dev || t->seen.st_ino != named.st_ino)
+        return 0;
+    t->seen = named;
+    return 1;
 }
 
 int aw_txn_take_lock(aw_txn *t)

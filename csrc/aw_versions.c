@@ -134,6 +134,9 @@ static int tell_warning(const aw_result *result, aw_error *err)
 
 static int collect(aw_txn *t, size_t *removed, bool *pruned)
 {
+    aw_pruning how = { .live = t->live.name, .leased_max = SIZE_MAX,
+                       .durable = aw_txn_is_durable(t) };
+
     if (aw_txn_take_lock(t) < 0 || aw_txn_read_live(t) < 0)
         return -1;
     if (t->live.fd < 0) /* the retained ones may be all that is left */
@@ -142,8 +145,8 @@ static int collect(aw_txn *t, size_t *removed, bool *pruned)
         || aw_recover_sweep(t->target, &t->scan, &t->live, NULL, aw_txn_is_durable(t),
                             &t->result, t->err) < 0)
         return -1;
-    *removed = aw_recover_prune(t->target, &t->scan, t->live.name, 0, SIZE_MAX,
-                                aw_txn_is_durable(t), &t->result);
+    how.target = t->target;
+    *removed = aw_recover_prune(&how, &t->scan, &t->result);
     *pruned = true;
     return tell_warning(&t->result, t->err);
 }

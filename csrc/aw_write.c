@@ -412,6 +412,10 @@ static int confirm_remembered(aw_txn *t)
 /* What a write promises holds for this one too. */
 static int confirm_live(aw_txn *t)
 {
+    const aw_pruning how = { .target = t->target, .live = t->live.name,
+                             .keep = t->writer->options.keep, .leased_max = AW_LEASED_MAX,
+                             .durable = aw_txn_is_durable(t), .guess = t->payload };
+
     t->links.target = t->target;
     if (name_result(t, t->live.name, NULL) < 0)
         return -1;
@@ -421,8 +425,7 @@ static int confirm_live(aw_txn *t)
         return vouch_for_live(t);
     if (aw_links_add(&t->links, &t->scan, t->payload, t->err) < 0 || vouch_for_live(t) < 0)
         return -1;
-    (void)aw_recover_prune(t->target, &t->scan, t->live.name, t->writer->options.keep,
-                           AW_LEASED_MAX, aw_txn_is_durable(t), &t->result);
+    (void)aw_recover_prune(&how, &t->scan, &t->result);
     aw_txn_note_clean(t, t->scan.version_count - 1);
     return 0;
 }

@@ -472,19 +472,6 @@ static int count_entries(lua_State *L, int index)
     return count;
 }
 
-/* Put at index HELD a table with room for the data of the payload at INDEX. It is
- * measured again, because making it may run finalizers. */
-static void measure_room(lua_State *L, int index, int held)
-{
-    int room;
-
-    do {
-        room = count_entries(L, index);
-        lua_createtable(L, room, 0);
-        lua_replace(L, held);
-    } while (count_entries(L, index) > room);
-}
-
 /* The value on top of the stack. NULL, or what is wrong with it. */
 static const char *read_entry(lua_State *L, aw_entry *entry)
 {
@@ -1007,22 +994,22 @@ static int fail(lua_State *L, const handle *self, scratch *own, const aw_error *
 static aw_payload *take_payload(lua_State *L, int index, int held, handle *self, scratch *own,
                                 aw_error *err)
 {
+    int room = self->room, rc; /* as many as last time, very likely */
     aw_payload *payload;
-    int rc;
 
-    lua_createtable(L, self->room, 0); /* as many as last time, very likely */
+    lua_createtable(L, room, 0);
     lua_replace(L, held);
     check_open(L, WRITER); /* a finalizer may have closed it */
     payload = self->known ? recognise(L, index, held, self->known, own) : NULL;
     if (payload)
         return payload;
     check_open(L, WRITER); /* what is wrong was put in words, and that allocates */
-    rc = gather(L, index, held, self->room, own, err);
-    if (rc > 0) {
+    while ((rc = gather(L, index, held, room, own, err)) > 0) {
         release(own);
-        measure_room(L, index, held);
+        room = count_entries(L, index);
+        lua_createtable(L, room, 0); /* a finalizer may add entries: then once more */
+        lua_replace(L, held);
         check_open(L, WRITER);
-        rc = gather(L, index, held, INT_MAX, own, err);
     }
     return rc < 0 ? NULL : own->payload;
 }

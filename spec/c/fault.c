@@ -359,7 +359,7 @@ const int *fault_codes(fault_call call)
     case CALL_linkat: return link_codes;
     case CALL_unlinkat: return remove_codes;
     case CALL_readlinkat: case CALL_fstatat: return look_codes;
-    case CALL_fstat: case CALL_getdents: case CALL_read: case CALL_pread: return stat_codes;
+    case CALL_fstat: case CALL_lseek: case CALL_getdents: case CALL_read: case CALL_pread: return stat_codes;
     case CALL_write: case CALL_pwrite: return write_codes;
     case CALL_copy_file_range: return copy_codes;
     case CALL_clone_file: return clone_codes;
@@ -377,7 +377,7 @@ const int *fault_codes(fault_call call)
     case CALL_dirty_memory: return memory_codes;
     case CALL_thread_start: return start_codes;
     case CALL_clock_gettime: case CALL_sleep: case CALL_geteuid: case CALL_getegid:
-    case CALL_getpid: case CALL_thread_join:
+    case CALL_getpid: case CALL_is_one_thread: case CALL_thread_join:
         return never_fails;
     default:
         test_fail(__FILE__, __LINE__, "no errnos are listed for %s", fault_call_name(call));

@@ -300,6 +300,7 @@ TEST(remembers, "G8: what an open writer remembers of its data hides no drift fr
     disk_write("target/app.conf", "listen = 6666\n", 0644);
     write_open(writer, files, true);
     disk_write("target/app.conf", "listen = 9090\n", 0644); /* what is to be written next */
+    write_open(writer, other, true); /* nobody who watches was told of it */
     write_open(writer, other, false);
     disk_write("target/tls/key", "stolen\n", 0644);
     write_open(writer, other, true);
