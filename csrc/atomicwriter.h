@@ -257,8 +257,9 @@ AW_API void aw_writer_set_lock_timeout(aw_writer *writer, int64_t timeout);
  * of the version into a fresh directory, "..next", and syncs that as durability says. The
  * next write, if few files differ, then need only change those there. It must know the last
  * one, see aw_writer_remember(), and that the directory is still as it was, for which stamps
- * must be multigrain (Linux 6.13); else it goes the ordinary way. "..next" is private to its
- * owner, and is swept by whoever writes next if this process ends, or changes something.
+ * must be multigrain (Linux 6.13); else, and below a setgid target, it goes the ordinary way.
+ * "..next" is private to its owner, and is swept by whoever writes next if this process ends,
+ * or changes something.
  *
  * The thread has all signals blocked, and a warning of its is one of the next result's. The
  * functions that take the lock, and aw_writer_close(), wait for it themselves; so does no

@@ -261,16 +261,18 @@ int aw_scan_target(int target, aw_scan *scan, aw_error *err)
     aw_listing listing;
     const char *name;
     aw_type type;
-    int more;
+    int fd = aw_at_open_dir(target, "."), more; /* anew: it may be long since TARGET was */
 
-    if (aw_listing_start_again(&listing, target) < 0)
-        return aw_fail_io(err, "lseek", ".");
+    if (fd < 0)
+        return aw_fail_io(err, "openat", ".");
+    aw_listing_start(&listing, fd);
     while ((more = aw_listing_next(&listing, &name, &type)) > 0) {
         if (note_name(scan, name, type, listing.inode, err) < 0)
             break;
     }
     if (more < 0)
         aw_fail_io(err, "getdents64", ".");
+    aw_close_fd(&fd);
     if (more != 0)
         return -1;
     if (scan->version_count > 1)

@@ -50,6 +50,7 @@ static int open_lock_file(int target, aw_error *err)
             if (aw_sys_fchmod(fd, 0600) == 0) /* the umask never matters */
                 return fd;
             aw_fail_io(err, "fchmod", AW_NAME_LOCK);
+            (void)aw_sys_unlinkat(target, AW_NAME_LOCK, 0); /* who has opened it looks again */
             aw_close_fd(&fd);
             return -1;
         }
@@ -168,7 +169,9 @@ static const char *const labels[] = {
     " durable=", " clean=", " synced=", " names=", ".", " retained=", " inode=", " changed=", "."
 };
 
-enum { FIELDS = sizeof labels / sizeof *labels };
+enum { FIELDS = sizeof labels / sizeof *labels, LABELS_SIZE = 59, DIGITS_MAX = 3 * 1 + 6 * 20 };
+
+_Static_assert(AW_VERSION_MAX - 1 + LABELS_SIZE + DIGITS_MAX < NOTE_SIZE, "any note has room");
 
 static const char *take_field(const char *at, const char *label, uint64_t *number)
 {
@@ -235,7 +238,7 @@ void aw_lock_write_note(const aw_lock *lock, const aw_note *note)
         (uint64_t)note->version_stamp.sec, (uint64_t)note->version_stamp.nsec
     };
     size_t length = strlen(note->version);
-    char text[NOTE_SIZE], *at = text + length; /* that is room enough for all numbers */
+    char text[NOTE_SIZE], *at = text + length;
 
     if (!lock->ours)
         return;

@@ -59,7 +59,7 @@ typedef struct aw_note {
     bool     clean;          /* the target held nothing but what belongs there */
     bool     synced;         /* and its names were synced                    */
     aw_stamp target_stamp;   /* when they had last changed: its ctime        */
-    unsigned long retained;  /* versions besides the live one                */
+    uint64_t retained;       /* versions besides the live one                */
 } aw_note;
 
 #define AW_NOTE_INIT { "", 0, { 0, 0 }, false, false, false, { 0, 0 }, 0 }

@@ -196,27 +196,18 @@ static bool knows_no_leases(int code)
     return code == EOPNOTSUPP || code == ENOSYS || code == EINVAL || code == EBADF;
 }
 
-static const aw_live *already_open(const aw_pruning *how, const char *version)
-{
-    return how->was && strcmp(how->was->name, version) == 0 ? how->was : NULL;
-}
-
 /* Whether a snapshot holds VERSION. Asking takes the lease away from nobody:
  * the lock is given back at once, and a reader that meets it looks at "..data"
  * again. */
-static int is_leased(const aw_pruning *how, const char *version, aw_error *err)
+static int is_leased(int target, const char *version, aw_error *err)
 {
-    const aw_live *was = already_open(how, version);
-    int opened = was ? -1 : aw_at_open_dir(how->target, version);
-    int fd = was ? was->fd : opened, leased = 0;
+    int fd = aw_at_open_dir(target, version), leased = 0;
 
     if (fd < 0)
         return aw_fail_io(err, "openat", version);
     if (aw_sys_flock(fd, LOCK_EX | LOCK_NB) < 0 && !knows_no_leases(errno))
         leased = errno == EWOULDBLOCK ? 1 : aw_fail_io(err, "flock", version);
-    if (was && leased == 0)
-        (void)aw_sys_flock(fd, LOCK_UN);
-    aw_close_fd(&opened);
+    aw_close_fd(&fd);
     return leased;
 }
 
@@ -238,7 +229,7 @@ static size_t choose(const aw_pruning *how, const aw_scan *scan, size_t *going,
             keep--;
             continue;
         }
-        leased = is_leased(how, scan->versions[i], &err);
+        leased = is_leased(how->target, scan->versions[i], &err);
         if (leased < 0)
             aw_result_warn(result, &err);
         else if (!leased || ++leased_count > how->leased_max)
@@ -305,21 +296,27 @@ static void unlink_folders(aw_cursor *cursor, const aw_payload *guess)
     }
 }
 
+/* Whether RETIRED is what was live, and not something that somebody has put in its place: that
+ * would have been moved, perhaps out of the target (G7). */
+static bool is_what_was(const aw_pruning *how, const char *retired)
+{
+    struct stat st;
+
+    return how->was && aw_sys_fstatat(how->target, retired, &st, AT_SYMLINK_NOFOLLOW) == 0
+           && st.st_dev == how->was->st.st_dev && st.st_ino == how->was->st.st_ino;
+}
+
 /* Empty a version as if it held what GUESS does. What goes otherwise than that is left to
  * who lists it. */
-static void empty_by_guess(const aw_pruning *how, const char *version, const char *retired)
+static void empty_by_guess(const aw_pruning *how, const char *retired)
 {
-    const aw_live *was = already_open(how, version);
-    int opened = -1;
+    bool was_live = how->guess && is_what_was(how, retired);
+    int opened = how->guess && !was_live ? aw_at_open_dir(how->target, retired) : -1;
     aw_cursor cursor;
 
-    if (!how->guess)
+    if (!was_live && opened < 0)
         return;
-    if (!was)
-        opened = aw_at_open_dir(how->target, retired);
-    if (!was && opened < 0)
-        return;
-    cursor = (aw_cursor)AW_CURSOR_INIT(was ? was->fd : opened);
+    cursor = (aw_cursor)AW_CURSOR_INIT(was_live ? how->was->fd : opened);
     if (unlink_files(&cursor, how->guess))
         unlink_folders(&cursor, how->guess);
     aw_cursor_close(&cursor);
@@ -355,7 +352,7 @@ size_t aw_recover_prune(const aw_pruning *how, aw_scan *scan, aw_result *result)
     }
     for (size_t i = 0; i < retired; i++) {
         retired_name(scan->versions[going[i]], name);
-        empty_by_guess(how, scan->versions[going[i]], name);
+        empty_by_guess(how, name);
         removed += remove_or_warn(how->target, name, result);
         forget(scan, going[i]);
     }

@@ -118,9 +118,9 @@ typedef struct filler {
     aw_cursor         origin;
     aw_copier         copier;
     bool              writeback; /* start writing back at once, sync later    */
-    bool              tried;     /* to create a file with the mode that it is to
-                                    have; these bits of it were left:         */
-    mode_t            arrives;
+    int               arrives;   /* the mode that the last file was created with,
+                                    and had; or AW_UNSET                     */
+    bool              hopeless;  /* one had another                          */
     unsigned char    *touched;   /* folders that change; NULL: all are new    */
     aw_meter         *meter;
     aw_result        *result;
@@ -239,33 +239,31 @@ static int write_contents(filler *f, const aw_item *item, int fd)
     }
 }
 
-/* FD has been created with MODE. What open(2) leaves of that depends on the umask, or on the
+/* FD has been created with MODE. What open(2) makes of that depends on the umask, or on the
  * default ACL, which all of the version's directories have from the target; not on the file.
- * So what it has left of the first one's it leaves of the others', as long as nobody can
- * change the umask meanwhile: no other thread, and no function of the caller's. */
+ * So what it has made of one file's mode it makes of the same mode again, as long as nobody
+ * can change the umask meanwhile: no other thread, and no function of the caller's. */
 static bool has_arrived(filler *f, int fd, mode_t mode)
 {
     struct stat st;
 
-    if (aw_sys_fstat(fd, &st) < 0 || (st.st_mode & 07777) != mode)
-        return false;
-    if (aw_sys_is_one_thread() && !aw_meter_calls(f->meter))
-        f->arrives = mode;
-    return true;
+    f->hopeless = aw_sys_fstat(fd, &st) < 0 || (st.st_mode & 07777) != mode;
+    if (!f->hopeless && aw_sys_is_one_thread() && !aw_meter_calls(f->meter))
+        f->arrives = (int)mode;
+    return !f->hopeless;
 }
 
 static int write_item(filler *f, const aw_item *item, const char *name)
 {
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW; /* INV-4: a new inode */
     aw_wish wish = aw_wish_for_item(f->rules, item);
-    bool plain = !wants_owner(&wish);
-    bool arrives = plain && (wish.mode & ~f->arrives) == 0, tries = plain && !f->tried;
+    bool plain = !wants_owner(&wish), arrives = plain && (int)wish.mode == f->arrives;
+    bool tries = plain && !arrives && !f->hopeless;
     int fd = aw_sys_openat(f->to.dir, name, flags, arrives || tries ? wish.mode : 0600), rc;
     const char *failed = NULL;
 
     if (fd < 0)
         return aw_fail_io(f->err, "openat", item->path);
-    f->tried = f->tried || tries;
     rc = write_contents(f, item, fd);
     if (rc == 0 && !arrives && !(tries && has_arrived(f, fd, wish.mode)))
         failed = set_mode_and_owner(fd, &wish);
@@ -334,7 +332,7 @@ static filler filler_of(aw_stage *stage, const aw_payload *payload, int live,
 {
     filler f = { payload, rules, AW_CURSOR_INIT(stage->fd), AW_CURSOR_INIT(live),
                  AW_CURSOR_INIT(payload->origin), { NULL, &result->bytes, meter, err },
-                 false, false, 0, NULL, meter, result, err };
+                 false, AW_UNSET, false, NULL, meter, result, err };
 
     f.writeback = rules->options->durability == AW_DURABLE
                   && writes_back_early(stage->fd, payload->count - result->unchanged);

@@ -419,7 +419,7 @@ static void unmake_target(aw_txn *t)
     aw_error *first = t->err, ignored;
 
     t->err = &ignored; /* the failure that brought us here is the one to tell */
-    if (t->made_target && is_same_target(t) == 1) {
+    if (t->made_target && look_at_target(t, t->target) == 0 && is_same_target(t) == 1) {
         if (t->lock.fd >= 0)
             (void)aw_sys_unlinkat(t->target, AW_NAME_LOCK, 0);
         (void)aw_sys_unlinkat(AT_FDCWD, t->writer->target, AT_REMOVEDIR);

@@ -494,10 +494,12 @@ static void choose_ways(aw_txn *t)
     t->prepares = options->prepare && options->reuse && t->draws_lines;
 }
 
-/* Whether the next write, if it is like this one, will link most files. */
+/* Whether the next write, if it is like this one, will link most files. Not below a setgid
+ * target: what is made in directories that have got their mode has another group. */
 static bool links_most(const aw_txn *t)
 {
-    return t->sketched && (!t->result.previous || 2 * t->result.linked >= t->payload->count);
+    return t->sketched && !(t->seen.st_mode & S_ISGID)
+           && (!t->result.previous || 2 * t->result.linked >= t->payload->count);
 }
 
 int aw_write(aw_writer *writer, aw_payload *payload, const aw_hooks *hooks,

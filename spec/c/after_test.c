@@ -498,6 +498,26 @@ static aw_options options_of_kind(int kind)
     return options;
 }
 
+TEST(below_setgid, "G8: below a setgid target a prepared write's files have the target's group, too")
+{
+    aw_options options = options_of_kind(2);
+    aw_writer *writer;
+    struct stat st;
+
+    need_root();
+    need_lines();
+    disk_mkdir("target", 0755);
+    CHECK(chown("target", 0, 777) == 0 && chmod("target", 02755) == 0);
+    writer = prepared_writer(&options);
+    must(writer, third);
+    CHECK(stat(in_live("app.conf"), &st) == 0 && st.st_gid == 777);
+    aw_writer_settle(writer);
+    must(writer, fourth);
+    CHECK(stat(in_live("a/b"), &st) == 0 && st.st_gid == 777);
+    CHECK(!must(writer, fourth));
+    aw_writer_close(writer);
+}
+
 /* A no-op write first, or a change at once. Both must find it. */
 static void find_after(const drift *d, int kind, bool changes)
 {

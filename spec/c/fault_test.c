@@ -457,7 +457,8 @@ static bool nothing_came(const scenario *s, const before *b, const char *state)
         return !unclean("target", b->tree, HISTORY_MAX);
     if (strcmp(state, b->state) == 0)
         return true;
-    return s->creates && strchr(state, '\n') == state + strlen(state) - 1; /* an empty target */
+    return s->creates && strchr(state, '\n') == state + strlen(state) - 1 /* an empty target, */
+           && disk_exists("target/..lock"); /* which is anybody's by now */
 }
 
 /* Whether the fault may have struck what undoes or sweeps, so that the next

@@ -9,6 +9,7 @@
 #include "kit.h"
 #include "test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -306,6 +307,33 @@ TEST(remembers, "G8: what an open writer remembers of its data hides no drift fr
     write_open(writer, other, true);
     publish(1, files); /* another writer */
     write_open(writer, files, false);
+    aw_writer_close(writer);
+}
+
+TEST(remembers_other_names, "G8: a file that is to change and has been renamed is told, and what is in its place")
+{
+    const file *other = FILES(F("app.conf", "listen = 9090\n"), F("tls/key", "secret\n"));
+    aw_writer *writer = writer_keeping(1);
+    aw_payload *payload = payload_of(other);
+    aw_result result = AW_RESULT_INIT;
+    aw_error err;
+
+    write_open(writer, files, true);
+    CHECK(rename("target/..data/app.conf", "target/..data/renamed") == 0);
+    CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+    CHECK_TEXT(joined(&result.added), "app.conf");
+    CHECK_TEXT(joined(&result.removed), "renamed");
+    CHECK_CLEAN("target", other, 1);
+    aw_result_clear(&result);
+    aw_writer_remember(writer, payload);
+    CHECK(unlink("target/..data/app.conf") == 0);
+    disk_mkdir("target/..data/app.conf", 0755);
+    payload = payload_of(files);
+    CHECK_OK(aw_write(writer, payload, NULL, &result, &err), &err);
+    CHECK_TEXT(joined(&result.added), "app.conf");
+    CHECK_CLEAN("target", files, 1);
+    aw_result_clear(&result);
+    aw_payload_free(payload);
     aw_writer_close(writer);
 }
 

@@ -275,6 +275,10 @@ TEST(junk, "G5: a damaged note is none")
     static const char *const junk[] = {
         "", "junk", "..2026_11_22_15_04_05.1 durable=1 clean=1",
         "version durable=1 clean=1 synced=1 names=1.000000001 retained=1 inode=1 changed=1.000000001",
+        "..2026_11_22_15_04_05.1 durable=1 clean=1 synced=1 names=1.1 retained=1 inode=-1 changed=1.1",
+        "..2026_11_22_15_04_05.1 durable=1 clean=1 synced=1 names=1.1 retained=1 inode= 1 changed=1.1",
+        "..2026_11_22_15_04_05.1____________________________________________________________________"
+        " durable=1 clean=1 synced=1 names=1.1 retained=1 inode=1 changed=1.1",
     };
     char text[251];
 
