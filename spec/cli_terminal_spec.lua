@@ -4,9 +4,10 @@
 local command = require "spec.support.command"
 local sandbox = require "spec.support.sandbox"
 
--- Slow down the setting of each file's mode, so that a write can be looked at.
-local SLOW = { "strace", "-f", "-qq", "-I4", "-o", "/dev/null", "-e", "trace=write,fchmod",
-    "-e", "inject=fchmod:delay_enter=50ms" }
+-- Slow down the setting of each file's mode, so that a write can be looked at. With this umask
+-- none arrives by itself.
+local SLOW = { "sh", "-c", 'umask 077; exec "$0" "$@"', "strace", "-f", "-qq", "-I4",
+    "-o", "/dev/null", "-e", "trace=write,fchmod", "-e", "inject=fchmod:delay_enter=50ms" }
 
 describe("atomicwriter on a terminal", function()
     local dir, target
