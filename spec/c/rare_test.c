@@ -270,6 +270,9 @@ TEST(no_clock, "G2: without a clock, or with one that has no four-digit year, a 
 
 /* ---- the note ---------------------------------------------------------- */
 
+#define LONG "______________________________________________________________________"
+#define REST " durable=1 clean=1 synced=1 names=1.1 retained=1 inode=1 changed=1.1"
+
 TEST(junk, "G5: a damaged note is none")
 {
     static const char *const junk[] = {
@@ -277,8 +280,7 @@ TEST(junk, "G5: a damaged note is none")
         "version durable=1 clean=1 synced=1 names=1.000000001 retained=1 inode=1 changed=1.000000001",
         "..2026_11_22_15_04_05.1 durable=1 clean=1 synced=1 names=1.1 retained=1 inode=-1 changed=1.1",
         "..2026_11_22_15_04_05.1 durable=1 clean=1 synced=1 names=1.1 retained=1 inode= 1 changed=1.1",
-        "..2026_11_22_15_04_05.1____________________________________________________________________"
-        " durable=1 clean=1 synced=1 names=1.1 retained=1 inode=1 changed=1.1",
+        ("..2026_11_22_15_04_05.1" LONG LONG REST),
     };
     char text[251];
 
