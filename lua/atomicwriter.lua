@@ -68,7 +68,8 @@ M._VERSION = core._VERSION
 -- @tparam[opt=false] boolean options.prepare let a thread link all files into a fresh
 --  directory, `..next`, which becomes the next version when few files differ: that write
 --  then costs what has changed, and one question to the kernel a file. For a writer that
---  stays open, on Linux 6.13 or later; elsewhere it does no good. See @{Writer:settle}
+--  stays open, on Linux 6.13 or later; elsewhere, and below a setgid target, it does no
+--  good. See @{Writer:settle}
 -- @treturn[1] Writer
 -- @treturn[2] nil
 -- @treturn[2] Error `no_target`, `io`
