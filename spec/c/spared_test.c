@@ -330,7 +330,7 @@ static int move_away(void *context, const char *path, char *reason, size_t size)
 
 TEST(moved, "G7: what was live and has been moved out of the target is not emptied")
 {
-    char *live, *command, path[PATH_MAX];
+    char *live, *command, *backup, *wanted, path[PATH_MAX];
     aw_options options = options_keeping(0);
     aw_payload *payload = payload_of(after);
     aw_result result = AW_RESULT_INIT;
@@ -347,12 +347,16 @@ TEST(moved, "G7: what was live and has been moved out of the target is not empti
     CHECK_OK(aw_write(writer, payload, &hooks, &result, &err), &err);
     CHECK_CLEAN("target", after, 0);
     snprintf(path, sizeof path, "backup/%s", live);
-    CHECK_TEXT(disk_tree(path), tree_of(before));
+    backup = disk_tree(path);
+    wanted = tree_of(before);
+    CHECK_TEXT(backup, wanted);
     aw_result_clear(&result);
     aw_payload_free(payload);
     aw_writer_close(writer);
     free(live);
     free(command);
+    free(backup);
+    free(wanted);
 }
 
 /* In a mount table of its own: 0 if what is mounted is as it was. */
